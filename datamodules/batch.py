@@ -1,0 +1,154 @@
+"""Examples padded into tensors.
+
+Shape suffixes: B dialogues or videos, Q queries, T frames, L tokens, D feature width.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from datamodules.chat import IGNORE
+from datamodules.schema import Query
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One dialogue about one video, spliced: every frame has its own token position."""
+
+    query: Query
+    input_ids: Tensor
+    """(L,) with the pad id at frame positions."""
+    labels: Tensor
+    """(L,) ``IGNORE`` where nothing is supervised."""
+    frame_mask: Tensor
+    """(L,) True where a frame's projection stands."""
+    features: Tensor
+    """(T, D)."""
+    targets: tuple = ()
+    """What the localizer returned for each turn."""
+    truncated: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A question without its answer: the part up to the video's last frame, and the part behind it."""
+
+    query: Query
+    duration_s: float
+    prefix_ids: Tensor
+    frame_mask: Tensor
+    suffix_ids: Tensor
+    features: Tensor
+
+
+class _Tensors:
+    """Moves every tensor field; Lightning and DataLoader call these by name."""
+
+    def _map(self, function):
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: function(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+
+    def to(self, *args, **kwargs):
+        """This batch on another device."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self):
+        """This batch in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(_Tensors):
+    """Dialogues to learn from, padded on the right."""
+
+    input_ids: Tensor
+    """(B, L)."""
+    labels: Tensor
+    """(B, L)."""
+    attention_mask: Tensor
+    """(B, L) 1 for real tokens."""
+    frame_mask: Tensor
+    """(B, L)."""
+    features: Tensor
+    """(B, T, D), zero behind a video's last frame."""
+    feature_mask: Tensor
+    """(B, T)."""
+    queries: tuple[Query, ...]
+    targets: tuple
+    counts: Counter = field(default_factory=Counter)
+    """Samples skipped or truncated on the way, by reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptBatch(_Tensors):
+    """Questions to answer: each video once, each query pointing at its video."""
+
+    prefix_ids: Tensor
+    """(B, L_prefix), padded on the left."""
+    prefix_mask: Tensor
+    """(B, L_prefix)."""
+    frame_mask: Tensor
+    """(B, L_prefix)."""
+    features: Tensor
+    """(B, T, D)."""
+    feature_mask: Tensor
+    """(B, T)."""
+    suffix_ids: Tensor
+    """(Q, L_suffix), padded on the left."""
+    suffix_mask: Tensor
+    """(Q, L_suffix)."""
+    video_of_query: Tensor
+    """(Q,) row of each query's video."""
+    queries: tuple[Query, ...]
+    durations_s: tuple[float, ...]
+    """One a query."""
+    counts: Counter = field(default_factory=Counter)
+
+
+def _pad(rows: list[Tensor], value: float, side: str = "right") -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
+
+
+def collate(examples: list[Example], pad_id: int, counts: Counter | None = None) -> Batch:
+    """Pad examples into a Batch."""
+    counts = Counter(counts)
+    counts["truncated"] += sum(example.truncated for example in examples)
+    features = [example.features for example in examples]
+    return Batch(
+        input_ids=_pad([e.input_ids for e in examples], pad_id),
+        labels=_pad([e.labels for e in examples], IGNORE),
+        attention_mask=_pad([torch.ones_like(e.input_ids) for e in examples], 0),
+        frame_mask=_pad([e.frame_mask for e in examples], False),
+        features=_pad(features, 0.0),
+        feature_mask=_pad([torch.ones(len(f), dtype=torch.bool) for f in features], False),
+        queries=tuple(e.query for e in examples),
+        targets=tuple(e.targets for e in examples),
+        counts=+counts,
+    )
+
+
+def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None = None) -> PromptBatch:
+    """Pad prompts into a PromptBatch; neighbours that share a video and its prefix share a row."""
+    videos: list[Prompt] = []
+    rows = []
+    for prompt in prompts:
+        same = videos and videos[-1].query.video == prompt.query.video
+        if not (same and torch.equal(videos[-1].prefix_ids, prompt.prefix_ids)):
+            videos.append(prompt)
+        rows.append(len(videos) - 1)
+    return PromptBatch(
+        prefix_ids=_pad([v.prefix_ids for v in videos], pad_id, "left"),
+        prefix_mask=_pad([torch.ones_like(v.prefix_ids) for v in videos], 0, "left"),
+        frame_mask=_pad([v.frame_mask for v in videos], False, "left"),
+        features=_pad([v.features for v in videos], 0.0),
+        feature_mask=_pad([torch.ones(len(v.features), dtype=torch.bool) for v in videos], False),
+        suffix_ids=_pad([p.suffix_ids for p in prompts], pad_id, "left"),
+        suffix_mask=_pad([torch.ones_like(p.suffix_ids) for p in prompts], 0, "left"),
+        video_of_query=torch.tensor(rows),
+        queries=tuple(p.query for p in prompts),
+        durations_s=tuple(p.duration_s for p in prompts),
+        counts=Counter(counts),
+    )

@@ -1,0 +1,150 @@
+"""From an annotation to a dialogue, and from a dialogue to tokens with known labels."""
+
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.batch import Example, Prompt
+from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder, ChatFormat
+from datamodules.schema import Event, Query, Turn, Video
+from datamodules.templates import questions
+from localizers.base import Localizer
+from localizers.text_timestamps import sentence
+
+DENSE_SHARE = 0.2
+"""Share of stage-2 dialogues that ask once for all events (VTimeLLM, section 3.2)."""
+
+
+class Dialogue:
+    """Writes annotations as the text a model is trained on or asked with.
+
+    Args:
+        tokenizer: of the language model.
+        chat: the text around questions and answers.
+        localizer: writes the times.
+        style: prompt style, a key of the files in ``templates/``; ``STYLE_eval`` is used for questions to answer.
+        max_text_tokens: text is cut after this many tokens, the video counting as one.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
+        localizer: Localizer,
+        style: str = "vtimellm",
+        max_text_tokens: int = 2048,
+    ):
+        self.tokenizer = tokenizer
+        self.encoder = ChatEncoder(tokenizer, chat)
+        self.localizer = localizer
+        self.style = style
+        self.max_text_tokens = max_text_tokens
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id or 0
+
+    def turns(self, query: Query, random: Random) -> list[Turn]:
+        """The turns that train on a query, with wording drawn from the templates.
+
+        An ``events`` record becomes one question for all its events (20 %) or one question an event, in shuffled
+        order, each asking either what happened or when.
+        """
+        if query.task == "dialogue":
+            return list(query.turns)
+        if query.task == "grounding":
+            return [self._grounding(query.text, query.events, random)]
+        if query.task == "segment_captioning":
+            return [self._segment_captioning(event, random) for event in query.events]
+        if query.task == "dense_captioning" or random.random() < DENSE_SHARE:
+            question = random.choice(questions("dense_captioning", self.style))
+            return [Turn(question, task="dense_captioning", events=tuple(sorted(query.events, key=lambda e: e.span)))]
+        events = random.sample(query.events, len(query.events))
+        return [
+            self._grounding(event.caption, (event,), random)
+            if random.random() < 0.5
+            else self._segment_captioning(event, random)
+            for event in events
+        ]
+
+    def _grounding(self, text: str, events: tuple[Event, ...], random: Random) -> Turn:
+        question = random.choice(questions("grounding", self.style))
+        return Turn(question.replace("{caption}", text.strip().removesuffix(".")), task="grounding", events=events)
+
+    def _segment_captioning(self, event: Event, random: Random) -> Turn:
+        return Turn(
+            random.choice(questions("segment_captioning", self.style)),
+            answer=sentence(event.caption),
+            task="segment_captioning",
+            times={"<s0>": event.start_s, "<e0>": event.end_s},
+        )
+
+    def question(self, query: Query) -> Turn:
+        """The turn that asks a query in the wording of the published evaluation, without its answer.
+
+        Raises:
+            ValueError: the query's task cannot be asked (``events`` records are training material).
+        """
+        if query.task == "dialogue":
+            return Turn(query.turns[0].question, times=query.turns[0].times)
+        if query.task == "events":
+            raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
+        wording = questions(query.task, f"{self.style}_eval")[0]
+        text = query.text.strip().lower().removesuffix(".")
+        event = query.events[0] if query.task == "segment_captioning" else None
+        times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
+        return Turn(wording.replace("{caption}", text), task=query.task, times=times)
+
+    def example(self, query: Query, video: Video, random: Random) -> Example:
+        """A training example: the spliced sequence with its labels and targets.
+
+        Raises:
+            ValueError: the query's times do not fit the video, naming the query.
+        """
+        duration_s = self._duration(query, video)
+        rendered = [self.localizer.render(turn, duration_s, random) for turn in self.turns(query, random)]
+        ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
+        kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
+        input_ids, frame_mask = self._splice(kept, len(video.features))
+        spliced_labels = torch.full_like(input_ids, IGNORE)
+        spliced_labels[~frame_mask] = torch.tensor([x for i, x in zip(kept, kept_labels, strict=True) if i != VIDEO_ID])
+        return Example(
+            query=query,
+            input_ids=input_ids,
+            labels=spliced_labels,
+            frame_mask=frame_mask,
+            features=torch.from_numpy(video.features),
+            targets=tuple(turn.targets for turn in rendered),
+            truncated=len(ids) > len(kept),
+        )
+
+    def prompt(self, query: Query, video: Video) -> Prompt:
+        """A query to answer, split behind the video so that queries can share what comes before."""
+        duration_s = self._duration(query, video)
+        rendered = self.localizer.render(self.question(query), duration_s, Random(0))
+        ids, _ = self.encoder.encode([(rendered.question, None)])
+        end_of_video = ids.index(VIDEO_ID) + 1
+        prefix_ids, frame_mask = self._splice(ids[:end_of_video], len(video.features))
+        return Prompt(
+            query=query,
+            duration_s=duration_s,
+            prefix_ids=prefix_ids,
+            frame_mask=frame_mask,
+            suffix_ids=torch.tensor(ids[end_of_video:]),
+            features=torch.from_numpy(video.features),
+        )
+
+    def _duration(self, query: Query, video: Video) -> float:
+        if query.duration_s is not None:
+            return query.duration_s
+        try:
+            query.check_inside(video.duration_s)
+        except ValueError as error:
+            raise ValueError(f"query {query.id}: {error}") from None
+        return video.duration_s
+
+    def _splice(self, ids: list[int], frames: int) -> tuple[Tensor, Tensor]:
+        """Replace the video's placeholder by ``frames`` positions: ids (L,) and frame mask (L,)."""
+        counts = torch.tensor([frames if i == VIDEO_ID else 1 for i in ids])
+        spliced = torch.tensor(ids).repeat_interleave(counts)
+        frame_mask = spliced == VIDEO_ID
+        return spliced.masked_fill(frame_mask, self.pad_id), frame_mask

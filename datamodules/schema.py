@@ -1,0 +1,230 @@
+"""What a video, an annotation and an answer are. Times are seconds from the start of the clip.
+
+Shape suffixes: B videos, T frames, P patches, D feature width.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+TASKS = ("grounding", "dense_captioning", "segment_captioning", "events", "dialogue")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens between two times.
+
+    Raises:
+        ValueError: a time is not finite or negative, or the end is not after the start.
+    """
+
+    start_s: float
+    end_s: float
+    caption: str = ""
+    """One sentence, without a final full stop."""
+    detail: str = ""
+    """A longer description of the same event (query-focused captioning), if there is one."""
+
+    def __post_init__(self):
+        for key in ("start_s", "end_s"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ValueError(f"{key} must be a finite number of seconds, got {value!r}")
+        if self.start_s < 0:
+            raise ValueError(f"start_s must not be negative, got {self.start_s}")
+        if self.end_s <= self.start_s:
+            raise ValueError(f"end_s must be after start_s, got start_s={self.start_s}, end_s={self.end_s}")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """(start_s, end_s)."""
+        return self.start_s, self.end_s
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer, before any localizer has written times into them."""
+
+    question: str
+    """Text; times appear as markers, for example ``what happens from <s0> to <e0>?``."""
+    answer: str | None = None
+    """Literal text with markers. None: the localizer writes the answer from ``events``."""
+    task: str = "dialogue"
+    events: tuple[Event, ...] = ()
+    """What the answer grounds, in the order in which it names them."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Marker -> seconds, for the markers of this turn."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One line of an annotation file: something to ask about a video, with its answer.
+
+    ``grounding``: find ``text``; ``events`` are the moments. ``dense_captioning``: describe all ``events``.
+    ``segment_captioning``: describe the one event. ``events``: raw material for template dialogues (training only).
+    ``dialogue``: the literal ``turns``.
+
+    Raises:
+        ValueError: empty id, video or text, unknown task, no event or turn where the task needs one,
+            or an event that ends more than ``TOLERANCE_S`` after ``duration_s``.
+    """
+
+    id: str
+    video: str
+    task: str
+    text: str = ""
+    events: tuple[Event, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    duration_s: float | None = None
+    """Length of the clip that the times refer to. None: the length stored with the features."""
+
+    TOLERANCE_S = 1.0
+    """Published annotations overrun their videos by rounding; more than this is an error."""
+
+    def __post_init__(self):
+        for key in ("id", "video"):
+            if not isinstance(getattr(self, key), str) or not getattr(self, key):
+                raise ValueError(f"{key} must be a non-empty string, got {getattr(self, key)!r}")
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
+        if self.task == "grounding" and not self.text.strip():
+            raise ValueError("a grounding query needs a non-empty text")
+        if self.task == "dialogue" and not self.turns:
+            raise ValueError("a dialogue needs at least one turn")
+        if self.task in ("dense_captioning", "segment_captioning", "events") and not self.events:
+            raise ValueError(f"task {self.task} needs at least one event")
+        if self.task != "grounding" and any(not event.caption.strip() for event in self.events):
+            raise ValueError(f"task {self.task} needs a non-empty caption for every event")
+        if self.duration_s is not None:
+            if not math.isfinite(self.duration_s) or self.duration_s <= 0:
+                raise ValueError(f"duration_s must be positive, got {self.duration_s}")
+            self.check_inside(self.duration_s)
+
+    def check_inside(self, duration_s: float) -> None:
+        """Raise ValueError if an event leaves a clip of ``duration_s`` seconds."""
+        for event in self.events:
+            if event.end_s > duration_s + self.TOLERANCE_S:
+                raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Pre-extracted features of one video, or of one image (T = 1).
+
+    Raises:
+        ValueError: shapes disagree, a feature is not finite, or frame times do not increase inside the clip.
+    """
+
+    id: str
+    duration_s: float
+    frame_times_s: np.ndarray
+    """(T,) seconds of each frame, non-decreasing."""
+    features: np.ndarray
+    """(T, D) float16."""
+    patches: np.ndarray | None = None
+    """(T, P, D_patch) float16."""
+    cls_attention: np.ndarray | None = None
+    """(T, P) float16, attention of the class token to each patch."""
+    source: str = ""
+    """What was decoded, for people."""
+
+    def __post_init__(self):
+        if self.features.ndim != 2 or self.features.shape[0] == 0:
+            raise ValueError(f"video {self.id}: features must be (T, D) with T >= 1, got {self.features.shape}")
+        frames = self.features.shape[0]
+        for key in ("frame_times_s", "patches", "cls_attention"):
+            value = getattr(self, key)
+            if value is not None and value.shape[0] != frames:
+                raise ValueError(f"video {self.id}: {key} has {value.shape[0]} rows, features have {frames}")
+        for key in ("features", "patches", "cls_attention", "frame_times_s"):
+            value = getattr(self, key)
+            if value is not None and not np.isfinite(value).all():
+                raise ValueError(f"video {self.id}: {key} holds NaN or infinity")
+        if not math.isfinite(self.duration_s) or self.duration_s < 0:
+            raise ValueError(f"video {self.id}: duration_s must be finite and not negative, got {self.duration_s}")
+        if (np.diff(self.frame_times_s) < 0).any() or self.frame_times_s[0] < 0:
+            raise ValueError(f"video {self.id}: frame_times_s must be non-negative and non-decreasing")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer to one query; one line of ``predictions.jsonl``."""
+
+    query_id: str
+    video: str
+    task: str
+    answer: str
+    """The generated text."""
+    spans: tuple[tuple[float, float, float], ...] = ()
+    """(start_s, end_s, score), best first."""
+    captions: tuple[str, ...] = ()
+    """One a span (dense captioning)."""
+    saliency: tuple[float, ...] = ()
+    """One score a frame, where the localizer has any."""
+    rule: str | None = None
+    """The reading rule that matched the answer. None: nothing could be read from it."""
+
+    def to_json(self) -> str:
+        """One JSON line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def query_from_dict(record: Mapping) -> Query:
+    """A Query from one decoded JSON object (the format of ``queries.jsonl``).
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value breaks the rules of Query, Event or Turn.
+    """
+    record = dict(record)
+    try:
+        events = tuple(Event(**event) for event in record.pop("events", ()))
+        turns = tuple(Turn(**turn) for turn in record.pop("turns", ()))
+        return Query(events=events, turns=turns, **record)
+    except TypeError as error:  # a misspelt or missing key
+        raise ValueError(str(error).replace("__init__() ", "")) from None
+
+
+def query_to_dict(query: Query) -> dict:
+    """The JSON object of a Query, without empty fields."""
+
+    def prune(value):
+        if isinstance(value, dict):
+            return {key: prune(item) for key, item in value.items() if item not in ((), "", None, {})}
+        return [prune(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return prune(asdict(query))
+
+
+def write_queries(path: Path, queries) -> None:
+    """Write an annotation file, one Query a line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(query_to_dict(query), ensure_ascii=False) + "\n" for query in queries))
+
+
+def read_queries(path: Path) -> Iterator[Query]:
+    """Read an annotation file.
+
+    Raises:
+        ValueError: naming file, line and key of malformed JSON, a bad record or an id seen before.
+        FileNotFoundError: there is no such file.
+    """
+    seen: dict[str, int] = {}
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                query = query_from_dict(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            if query.id in seen:
+                raise ValueError(f"{path}, line {number}: id {query.id!r} was used in line {seen[query.id]} already")
+            seen[query.id] = number
+            yield query

@@ -1,0 +1,23 @@
+"""The wording of questions: one YAML file a task, one list of paraphrases a prompt style."""
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+
+@cache
+def questions(task: str, style: str) -> tuple[str, ...]:
+    """The paraphrases of a task in a prompt style; ``STYLE_eval`` holds the one of the published evaluation.
+
+    Raises:
+        ValueError: there is no such task or style; the message lists those there are.
+    """
+    folder = Path(__file__).parent
+    path = folder / f"{task}.yaml"
+    if not path.is_file():
+        raise ValueError(f"no templates for task {task!r}; there are {sorted(p.stem for p in folder.glob('*.yaml'))}")
+    styles = yaml.safe_load(path.read_text())
+    if style not in styles:
+        raise ValueError(f"{path.name} has no prompt style {style!r}; it has {sorted(styles)}")
+    return tuple(styles[style])

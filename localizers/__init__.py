@@ -1,0 +1,5 @@
+"""How a model says when. Configs name localizers as ``localizers.TextTimestamps``."""
+
+from localizers.text_timestamps import TextTimestamps
+
+__all__ = ["TextTimestamps"]

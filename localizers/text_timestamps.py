@@ -1,0 +1,130 @@
+"""VTimeLLM: times are two-digit numbers in ordinary text, ``From 12 to 34.``"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from random import Random
+
+from datamodules.schema import Event, Prediction, Query, Turn
+from localizers.base import Localizer, Rendered
+
+SPAN = re.compile(r"(\d{2}) (?:to|and) (\d{2})")
+SPAN_FIRST = re.compile(r"from (\d{2}) to (\d{2}), (.*?)\.?(?=$|\s*from \d{2} to \d{2},)", re.IGNORECASE | re.DOTALL)
+SPAN_LAST = re.compile(r"(.+?),? from (\d{2}) to (\d{2})\.?\s*", re.IGNORECASE | re.DOTALL)
+
+
+def sentence(caption: str) -> str:
+    """A caption as a sentence: capital letter in front, full stop behind."""
+    caption = caption.strip()
+    return caption[:1].upper() + caption[1:] + ("" if caption.endswith((".", "!", "?")) else ".")
+
+
+@dataclass(frozen=True)
+class TextTimestamps(Localizer):
+    """Times as indices on a clock of ``ticks`` steps over the clip.
+
+    Source: VTimeLLM, section 3.1 and the released data code: ``min(round(t / duration * ticks), ticks - 1)`` with
+    banker's rounding, two digits.
+
+    Raises:
+        ValueError: ``ticks`` does not fit two digits.
+    """
+
+    ticks: int = 100
+    """Steps of the clock, 2 to 100. The paper's is 100: the number is the percentage of the duration."""
+    legacy_negative: bool = False
+    """Write a negative time as the released code does (``-1``) instead of warning and writing 00."""
+
+    def __post_init__(self):
+        if not 2 <= self.ticks <= 100:
+            raise ValueError(f"ticks must be 2 to 100, so that two digits hold it; got {self.ticks}")
+
+    def tick(self, time_s: float, duration_s: float) -> str:
+        """The two digits of a time."""
+        tick = min(round(time_s / duration_s * self.ticks), self.ticks - 1)
+        if tick < 0 and not self.legacy_negative:
+            warnings.warn(f"time {time_s} s is before the start of the video; written as 00", stacklevel=2)
+            tick = 0
+        return str(tick).rjust(2, "0")
+
+    def render(self, turn: Turn, duration_s: float, random: Random) -> Rendered:
+        """Replace time markers by ticks; write grounding and dense-captioning answers from the events."""
+        question, answer = turn.question, turn.answer
+        if answer is None and turn.events:
+            answer = self._answer(turn, duration_s, random)
+        for marker, time_s in turn.times.items():
+            tick = self.tick(time_s, duration_s)
+            question = question.replace(marker, tick)
+            answer = answer.replace(marker, tick) if answer is not None else None
+        return Rendered(question, answer)
+
+    def _answer(self, turn: Turn, duration_s: float, random: Random) -> str:
+        spans = [self._span(event, duration_s) for event in turn.events]
+        if turn.task == "grounding":
+            return sentence(", and ".join(spans))
+        if turn.task == "dense_captioning":
+            # The released data names the time first, the paper's Box 1 names it last.
+            form = "{span}, {caption}" if random.random() < 0.5 else "{caption}, {span}"
+            captions = [event.caption.strip().removesuffix(".") for event in turn.events]
+            return " ".join(
+                sentence(form.format(span=span, caption=caption)) for span, caption in zip(spans, captions, strict=True)
+            )
+        raise ValueError(f"text_timestamps cannot write the answer of a {turn.task!r} turn; give the text")
+
+    def _span(self, event: Event, duration_s: float) -> str:
+        return f"from {self.tick(event.start_s, duration_s)} to {self.tick(event.end_s, duration_s)}"
+
+    def decode(self, query: Query, answer: str, duration_s: float) -> Prediction:
+        """Spans of a grounding answer, in the order named, or the events of a dense caption."""
+        if query.task == "dense_captioning":
+            rule, events = self.read_events(answer)
+        else:
+            found = [(int(a), int(b)) for a, b in SPAN.findall(answer)]
+            rule, events = ("digits" if found else None), [(a, b, "") for a, b in found]
+        # As released: the end tick of a dense caption belongs to the event, the end tick of a moment does not.
+        last = 1 if query.task == "dense_captioning" else 0
+        return Prediction(
+            query_id=query.id,
+            video=query.video,
+            task=query.task,
+            answer=answer,
+            spans=tuple((a * duration_s / self.ticks, (b + last) * duration_s / self.ticks, 1.0) for a, b, _ in events),
+            captions=tuple(caption for *_, caption in events) if query.task == "dense_captioning" else (),
+            rule=rule,
+        )
+
+    @staticmethod
+    def read_events(answer: str) -> tuple[str | None, list[tuple[int, int, str]]]:
+        """The events of a dense caption as (first tick, last tick, sentence), and the rule that read them."""
+        listed = re.search(r"\[.*\]", answer)
+        if listed:
+            events = _merge_repeats(list(_json_events(listed.group())))
+            return ("json" if events else None), events
+        if re.match(r"\s*from \d{2} to \d{2},", answer, re.IGNORECASE):
+            return "span_first", [(int(a), int(b), text.strip()) for a, b, text in SPAN_FIRST.findall(answer)]
+        events = [(int(a), int(b), text.strip()) for text, a, b in SPAN_LAST.findall(answer)]
+        return ("span_last" if events else None), events
+
+
+def _json_events(text: str) -> Iterator[tuple[int, int, str]]:
+    """Items up to the first one that does not fit ``{"event": .., "timestamps": "from xx to yy"}``."""
+    try:
+        for item in json.loads(text):
+            times = item["timestamps"]
+            yield int(times[5:7]), int(times[-2:]), item["event"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return
+
+
+def _merge_repeats(events: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Join neighbours that say the same and touch: the model repeats itself on long events."""
+    merged: list[tuple[int, int, str]] = []
+    for start, end, text in events:
+        if merged and -1 <= start - merged[-1][1] <= 1 and SequenceMatcher(None, merged[-1][2], text).ratio() > 0.98:
+            merged[-1] = (merged[-1][0], end, merged[-1][2])
+        else:
+            merged.append((start, end, text))
+    return merged

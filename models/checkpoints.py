@@ -1,0 +1,196 @@
+"""What a run leaves behind and the next one starts from: adapter and LoRA weights beside a named base model.
+
+A weights folder holds ``manifest.json``, ``adapter.safetensors`` and one PEFT folder ``lora-1``, ``lora-2``, .. for
+each LoRA, in the order in which they are merged into the base. The base itself is referred to by name and fingerprint.
+The released VTimeLLM folders are read as well.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Lora:
+    """One low-rank adapter: its configuration and its tensors under PEFT's names."""
+
+    config: LoraConfig
+    tensors: dict[str, Tensor]
+
+
+@dataclass
+class Weights:
+    """Everything that was trained on top of a base model."""
+
+    adapter: dict[str, Tensor] = field(default_factory=dict)
+    """State dict of the visual adapter; empty if there is none yet."""
+    loras: list[Lora] = field(default_factory=list)
+    """In the order in which they were trained and are merged."""
+    manifest: dict = field(default_factory=dict)
+    """What made them: base, localizer, conversation format, stage, features."""
+
+
+def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A causal LM from a local folder or the hub.
+
+    Raises:
+        ValueError: there is no such folder and no such cached or reachable model.
+    """
+    return _load(AutoModelForCausalLM, name, dtype=dtype)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a causal LM. Raises ValueError as ``load_llm`` does."""
+    return _load(AutoTokenizer, name)
+
+
+def _load(kind: type, name: str, **settings):
+    try:
+        return kind.from_pretrained(name, **settings)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"llm {name!r} is neither a folder with a checkpoint nor a model of the hub that can be reached: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def fingerprint(llm: PreTrainedModel) -> str:
+    """A short hash of a model's parameter names, shapes and first values.
+
+    It tells one set of weights from another without reading them all, and is the same for float32, float16 and
+    bfloat16 copies.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(llm.named_parameters()):
+        first = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + first.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def lora_config(r: int, alpha: float, dropout: float) -> LoraConfig:
+    """LoRA on every linear layer of the language model except the output layer (VTimeLLM, section 4.1)."""
+    return LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type="CAUSAL_LM"
+    )
+
+
+def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor] | None = None) -> PeftModel:
+    """Put a LoRA on a model: a new one (A random, B zero), or one with the given tensors.
+
+    Raises:
+        ValueError: the tensors are not those of this configuration on this model.
+    """
+    model = get_peft_model(llm, config)
+    if tensors is not None:
+        expected = get_peft_model_state_dict(model)
+        check_keys("LoRA", {k: v.shape for k, v in expected.items()}, {k: v.shape for k, v in tensors.items()})
+        set_peft_model_state_dict(model, tensors)
+    return model
+
+
+def merge_loras(llm: PreTrainedModel, loras: list[Lora]) -> PreTrainedModel:
+    """Add each LoRA to the weights it adapts: W += alpha / r * B A."""
+    for lora in loras:
+        llm = add_lora(llm, lora.config, lora.tensors).merge_and_unload()
+    return llm
+
+
+def check_keys(what: str, expected: dict[str, object], found: dict[str, object]) -> None:
+    """Refuse weights with a missing, extra or differently shaped tensor.
+
+    Raises:
+        ValueError: naming the first differences of each kind.
+    """
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "not expected": sorted(found.keys() - expected.keys()),
+        "of another shape": sorted(k for k in expected.keys() & found.keys() if expected[k] != found[k]),
+    }
+    found_problems = [f"{len(keys)} {kind}, first {keys[0]}" for kind, keys in problems.items() if keys]
+    if found_problems:
+        raise ValueError(f"{what} weights do not fit this model: {'; '.join(found_problems)}")
+
+
+def write_weights(folder: Path, weights: Weights) -> None:
+    """Write a weights folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.adapter.items()}, folder / "adapter.safetensors")
+    for number, lora in enumerate(weights.loras, 1):
+        lora.config.save_pretrained(folder / f"lora-{number}")
+        tensors = {k: v.detach().cpu().contiguous() for k, v in lora.tensors.items()}
+        save_file(tensors, folder / f"lora-{number}" / "adapter_model.safetensors")
+    (folder / "manifest.json").write_text(json.dumps(weights.manifest, indent=2) + "\n")
+
+
+def read_weights(folder: Path) -> Weights:
+    """Read the weights of a run folder, of a weights folder, or of the released VTimeLLM folders.
+
+    Raises:
+        ValueError: the folder holds none of these; the message says what was looked for.
+    """
+    folder = Path(folder)
+    inner = folder / "model" if (folder / "model" / "manifest.json").is_file() else folder
+    if (inner / "manifest.json").is_file():
+        return Weights(
+            adapter=load_file(inner / "adapter.safetensors"),
+            loras=[_read_lora(path) for path in sorted(inner.glob("lora-*"), key=lambda p: int(p.name[5:]))],
+            manifest=json.loads((inner / "manifest.json").read_text()),
+        )
+    if any(folder.glob("*stage1/mm_projector.bin")):
+        return _read_released(folder)
+    raise ValueError(
+        f"{folder} holds no trained weights: neither model/manifest.json (a finished run of train.py) "
+        "nor *stage1/mm_projector.bin (the released VTimeLLM weights)"
+    )
+
+
+def _read_lora(folder: Path) -> Lora:
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    keys = ("r", "lora_alpha", "lora_dropout", "target_modules", "task_type")  # older PEFT files have others beside
+    config = LoraConfig(**{key: settings[key] for key in keys})
+    safe = folder / "adapter_model.safetensors"
+    tensors = load_file(safe) if safe.is_file() else _load_bin(folder / "adapter_model.bin")
+    return Lora(config, tensors)
+
+
+def _load_bin(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_released(folder: Path) -> Weights:
+    """Folders ``*stage1``, ``*stage2``, ``*stage3`` as VTimeLLM's authors publish them."""
+    (stage1,) = folder.glob("*stage1")
+    adapter = _projector(_load_bin(stage1 / "mm_projector.bin"))
+    loras = []
+    for stage in sorted(path for path in folder.glob("*stage[23]") if path.is_dir()):
+        tuned = stage / "non_lora_trainables.bin"
+        adapter.update(_projector(_load_bin(tuned)) if tuned.is_file() else {})
+        loras.append(_read_lora(stage))
+    manifest = {
+        "stage": f"released stage {len(loras) + 1}",
+        "localizer": {"class_path": "localizers.text_timestamps.TextTimestamps", "init_args": {}},
+        "chat": "vicuna_v1" if loras else "plain",
+    }
+    return Weights(adapter, loras, manifest)
+
+
+def _projector(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``weight`` and ``bias`` under any prefix of ``mm_projector.``.
+
+    Raises:
+        ValueError: there is a tensor that is not the projector's.
+    """
+    names = {key: re.fullmatch(r"(?:.*\.)?mm_projector\.(weight|bias)", key) for key in tensors}
+    unknown = sorted(key for key, match in names.items() if match is None)
+    if unknown:
+        raise ValueError(f"released weights hold tensors that VTimeLLM does not have: {', '.join(unknown[:3])}")
+    return {match[1]: tensors[key].float() for key, match in names.items()}

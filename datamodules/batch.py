@@ -109,6 +109,8 @@ class PromptBatch(_Tensors):
 
 
 def _pad(rows: list[Tensor], value: float, side: str = "right") -> Tensor:
+    if not rows:  # nothing of the batch could be read; only its counts matter
+        return torch.empty(0)
     return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
 
@@ -135,7 +137,8 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
     videos: list[Prompt] = []
     rows = []
     for prompt in prompts:
-        same = videos and videos[-1].query.video == prompt.query.video
+        # Ids do not tell the videos of two folders apart, so the features themselves are compared.
+        same = videos and torch.equal(videos[-1].features, prompt.features)
         if not (same and torch.equal(videos[-1].prefix_ids, prompt.prefix_ids)):
             videos.append(prompt)
         rows.append(len(videos) - 1)

@@ -104,6 +104,11 @@ class Dialogue:
         rendered = [self.localizer.render(turn, duration_s, random) for turn in self.turns(query, random)]
         ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
         kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
+        if VIDEO_ID not in kept:
+            raise ValueError(
+                f"query {query.id}: the video comes after more than max_text_tokens = {self.max_text_tokens} tokens "
+                "and would be cut off; raise max_text_tokens"
+            )
         input_ids, frame_mask = self._splice(kept, len(video.features))
         spliced_labels = torch.full_like(input_ids, IGNORE)
         spliced_labels[~frame_mask] = torch.tensor([x for i, x in zip(kept, kept_labels, strict=True) if i != VIDEO_ID])

@@ -1,0 +1,159 @@
+"""Records, the contents of a shard: one video each, as members of a tar in the WebDataset layout.
+
+The members are ``<key>.features.npy``, ``<key>.video.json`` and, where the header says so, ``<key>.patches.npy`` and
+``<key>.cls_attention.npy``. Nothing that is read is ever unpickled.
+
+Shape suffixes: T frames, P patches, D feature width.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from datamodules.schema import Video
+
+ARRAYS = ("features", "patches", "cls_attention")
+MEMBERS = (*(f"{name}.npy" for name in ARRAYS), "video.json")
+TOLERANCE_S = 1e-3
+"""Frame times may pass the duration by rounding."""
+DAMAGE = (ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError)
+"""What decoding damaged bytes can raise."""
+
+
+def member_key(video_id: str) -> str:
+    """The id as a WebDataset key, which must hold neither dots nor slashes. ``member_id`` is the way back."""
+    if not isinstance(video_id, str) or not video_id:
+        raise ValueError(f"the id of a video must be a non-empty string, got {video_id!r}")
+    return quote(video_id, safe="", errors="surrogatepass").replace(".", "%2E")
+
+
+def member_id(key: str) -> str:
+    """The video id behind a WebDataset key."""
+    return unquote(key, errors="surrogatepass")
+
+
+@dataclass(frozen=True)
+class FeatureHeader:
+    """How the features of a folder were made; everything in one folder was made in the same way."""
+
+    encoder: str
+    """Hub name or folder."""
+    output: str
+    """Which output of the encoder, for example ``image_embeds (projected, unnormalised)``."""
+    preprocessing: str
+    sampling: str
+    """For example ``uniform 100`` or ``1.0 fps``."""
+    width: int
+    """D."""
+    encoder_sha256: str = ""
+    """Digest of the encoder's weights. Empty: unknown (features made elsewhere)."""
+    patches: str = ""
+    """Which layer the patch tokens come from. Empty: none stored."""
+    patch_count: int = 0
+    """P."""
+    patch_width: int = 0
+    cls_attention: str = ""
+    """Which attention of the class token to the patches is stored. Empty: none."""
+
+    def check_same(self, other: "FeatureHeader", here: str = "here", there: str = "there") -> None:
+        """Compare with another header. Where both know the digest of their encoder, its name does not matter.
+
+        Args:
+            other: the other header.
+            here: what this header belongs to, for the message.
+            there: what the other header belongs to.
+
+        Raises:
+            ValueError: naming both sides of every difference.
+        """
+        digests = self.encoder_sha256 and other.encoder_sha256
+        ignored = "encoder" if digests else "encoder_sha256"
+        names = [field.name for field in fields(self) if field.name != ignored]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        different = [
+            f"{name}: {mine!r} ({here}), {theirs!r} ({there})" for name, mine, theirs in pairs if mine != theirs
+        ]
+        if different:
+            raise ValueError(
+                f"the features of {here} and {there} were made differently: {'; '.join(different)}. "
+                "Extract both in the same way"
+            )
+
+    def check_video(self, video: Video) -> None:
+        """Raise ValueError if a video's arrays or times are not what this header promises."""
+        frames = len(video.features)
+        expected = {
+            "features": (frames, self.width),
+            "patches": (frames, self.patch_count, self.patch_width) if self.patches else None,
+            "cls_attention": (frames, self.patch_count) if self.cls_attention else None,
+        }
+        for name, shape in expected.items():
+            array = getattr(video, name)
+            found = None if array is None else array.shape
+            if found != shape:
+                raise ValueError(f"video {video.id}: {name} has shape {found}, the folder's header asks for {shape}")
+            if array is not None and array.dtype != np.float16:
+                raise ValueError(f"video {video.id}: {name} must be float16, got {array.dtype}")
+        if video.frame_times_s.ndim != 1:
+            raise ValueError(f"video {video.id}: frame_times_s must be (T,), got {video.frame_times_s.shape}")
+        last_s = video.frame_times_s[-1]
+        if last_s > video.duration_s + TOLERANCE_S:
+            raise ValueError(f"video {video.id}: last frame at {last_s} s is after the end at {video.duration_s} s")
+
+
+def to_members(video: Video) -> dict[str, bytes]:
+    """Member name -> content of one record."""
+    members = {}
+    for name in ARRAYS:
+        if (array := getattr(video, name)) is not None:
+            np.lib.format.write_array(buffer := io.BytesIO(), array, allow_pickle=False)
+            members[f"{name}.npy"] = buffer.getvalue()
+    about = {"id": video.id, "duration_s": float(video.duration_s), "frame_times_s": video.frame_times_s.tolist()}
+    members["video.json"] = json.dumps(about | {"source": video.source}).encode()
+    return members
+
+
+def from_members(members: Mapping[str, bytes]) -> Video:
+    """The video of one record. Members that are not part of the format are not looked at."""
+    for name in ("features.npy", "video.json"):
+        if name not in members:
+            raise ValueError(f"the record has no {name}")
+    about = json.loads(members["video.json"])
+    arrays = {
+        name: np.lib.format.read_array(io.BytesIO(members[f"{name}.npy"]), allow_pickle=False)
+        for name in ARRAYS
+        if f"{name}.npy" in members
+    }
+    times_s = np.asarray(about["frame_times_s"], dtype=np.float64)
+    return Video(about["id"], about["duration_s"], times_s, source=about.get("source", ""), **arrays)
+
+
+def decode_record(record: Mapping, pread: Callable[[int, int], bytes], header: FeatureHeader) -> Video:
+    """The video of one entry of a shard's index; ``pread(offset, size)`` reads from the tar."""
+    video = from_members({name: pread(offset, size) for name, (offset, size) in record["members"].items()})
+    if video.id != record["id"]:
+        raise ValueError(f"the record says that it is {video.id!r}")
+    header.check_video(video)
+    return video
+
+
+class StrictTarInfo(tarfile.TarInfo):
+    """tarfile (and so WebDataset) takes a damaged header for the end of the archive. Here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, archive):
+        """The next member; see tarfile.TarInfo.fromtarfile."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            while rest := archive.fileobj.read(2**20):
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError(f"a zeroed header at byte {archive.offset} hides what follows") from None
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged header at byte {archive.offset} ({error})") from None

@@ -1,0 +1,36 @@
+"""A small video that anyone can make, for trying the commands that read videos."""
+
+from pathlib import Path
+
+import numpy as np
+
+SCENES = (("red", (200, 40, 40), 0, 5), ("green", (40, 170, 60), 5, 9), ("blue", (40, 70, 210), 9, 12))
+"""Name, colour, and first and last second of each scene."""
+SIZE = 128
+FPS = 10
+
+
+def render_clip(path: Path) -> None:
+    """Write a silent mp4 of 12 s, 128 x 128 pixels: one coloured scene after the other, a white square moving through.
+
+    Args:
+        path: file to write.
+
+    Raises:
+        ValueError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise ValueError("rendering needs PyAV, which is not installed: pip install -e '.[dev]'") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = [colour for _, colour, start_s, end_s in SCENES for _ in range((end_s - start_s) * FPS)]
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        for number, colour in enumerate(colours):
+            pixels = np.full((SIZE, SIZE, 3), colour, np.uint8)
+            left = number * (SIZE - 32) // len(colours)
+            pixels[48:80, left : left + 32] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,83 @@
+"""A tiny language model and a tiny world, made once a session with the real classes and file layouts."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from datamodules.synthetic import World, write_world
+from models.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
+
+torch.set_num_threads(1)
+os.environ.setdefault("WANDB_MODE", "offline")
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_arguments_of_pytest():
+    """LightningCLI warns where it gets arguments and the process has some too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py"])
+        yield
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the official numbers."""
+    folder = Path(os.environ.get("WHENLM_GOLDEN_DIR", ROOT / "../shared/golden"))
+    if not folder.is_dir():
+        pytest.skip(f"no golden files at {folder}; set WHENLM_GOLDEN_DIR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """A written world: 24 images, 20 training videos, 4 for validation and 6 for test."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, World(frames=16, width=8), images=24, train=20, val=4, test=6)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llm(world, tmp_path_factory) -> str:
+    """A checkpoint folder with a random two-layer Llama that knows the world's words."""
+    folder = tmp_path_factory.mktemp("llm")
+    texts = [path.read_text() for path in world.glob("*.jsonl")]
+    texts += [path.read_text() for path in (ROOT / "datamodules" / "templates").glob("*.yaml")]
+    tokenizer = tiny_tokenizer(texts)
+    save_tiny_lm(folder, tiny_lm(len(tokenizer), width=32, layers=2, heads=2), tokenizer)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def arguments(world, llm) -> Callable[..., list[str]]:
+    """Gives the command line of a short run of a stage: ``arguments(2, output, previous=RUN, max_steps=3)``."""
+
+    def command_line(stage: int, output: Path, *more: str, previous: Path | None = None, max_steps: int = 4):
+        kind, shards = {1: ("FeatureAlignment", "images"), 2: ("BoundaryPerception", "videos")}.get(
+            stage, ("InstructionTuning", "videos")
+        )
+        lines = [f"--model={kind}", f"--model.llm={llm}", "--model.localizer=TextTimestamps"]
+        lines += ["--model.feature_width=8", "--model.optimization.lr=1e-2", f"--output={output}"]
+        lines += ["--model.chat=plain"] if stage == 1 else ["--model.lora={r: 4, alpha: 8, dropout: 0.1}"]
+        lines += [f"--model.previous={previous}"] if previous else []
+        lines += [f"--data.train=[{{shards: {world / shards}, queries: {world / f'stage{stage}.jsonl'}}}]"]
+        lines += ["--data.batch_size=4", "--data.num_workers=0", f"--trainer.max_steps={max_steps}"]
+        lines += ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+        return [*lines, "--trainer.enable_model_summary=false", *more]
+
+    return command_line
+
+
+@pytest.fixture(scope="session")
+def runs(arguments, tmp_path_factory) -> dict[int, Path]:
+    """Run folders of all three stages, each started from the one before."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in (1, 2, 3):
+        previous = folder / f"stage{stage - 1}" if stage > 1 else None
+        train.main(arguments(stage, folder / f"stage{stage}", previous=previous))
+    return {stage: folder / f"stage{stage}" for stage in (1, 2, 3)}

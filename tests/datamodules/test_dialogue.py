@@ -1,0 +1,132 @@
+"""From annotations to tokens: wording, labels, splicing, batches."""
+
+from collections import Counter
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.batch import collate, collate_prompts
+from datamodules.chat import IGNORE, ChatEncoder, chat_format
+from datamodules.dialogue import Dialogue
+from datamodules.schema import Event, Query, Turn, Video
+from datamodules.templates import questions
+from localizers import TextTimestamps
+from models.checkpoints import load_tokenizer
+
+EVENTS = tuple(
+    Event(10.0 * i, 10.0 * i + 5, f"a red robot {verb}") for i, verb in enumerate(("jumps", "sings", "digs"))
+)
+
+
+@pytest.fixture(scope="module")
+def dialogue(llm):
+    return Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), TextTimestamps())
+
+
+def video(frames: int, name: str = "v") -> Video:
+    return Video(name, 40.0, np.linspace(0, 39, frames), np.ones((frames, 8), np.float16))
+
+
+@pytest.mark.parametrize("task", ["grounding", "dense_captioning", "segment_captioning"])
+def test_every_task_has_ten_paraphrases_and_a_wording_for_evaluation(task):
+    assert len(set(questions(task, "vtimellm"))) >= 10
+    assert len(questions(task, "vtimellm_eval")) == 1
+
+
+def test_unknown_styles_and_formats_list_the_known_ones():
+    with pytest.raises(ValueError, match="it has .*vtimellm"):
+        questions("grounding", "vtimelm")
+    with pytest.raises(ValueError, match="no templates for task"):
+        questions("grounded", "vtimellm")
+    with pytest.raises(ValueError, match="known: vicuna_v1, plain"):
+        chat_format("vicuna")
+
+
+def test_events_become_one_dense_question_or_one_question_an_event(dialogue):
+    query = Query("q", "v", "events", events=EVENTS)
+    kinds = Counter()
+    for seed in range(600):
+        turns = dialogue.turns(query, Random(seed))
+        if turns[0].task == "dense_captioning":
+            assert len(turns) == 1
+            assert turns[0].events == EVENTS
+        else:
+            assert {t.events[0].span if t.task == "grounding" else tuple(t.times.values()) for t in turns} == {
+                event.span for event in EVENTS
+            }
+        kinds.update(["dense" if turns[0].task == "dense_captioning" else "multi"])
+    assert 0.15 < kinds["dense"] / 600 < 0.25
+
+
+def test_only_answers_and_their_end_are_supervised(dialogue):
+    turns = (Turn("what is this?", "a robot."), Turn("and then?", "it sings."))
+    example = dialogue.example(Query("q", "v", "dialogue", turns=turns), video(5), Random(0))
+    supervised = example.input_ids[example.labels != IGNORE]
+    assert dialogue.tokenizer.decode(supervised) == "a robot. </s> it sings. </s>"
+    assert torch.equal(example.labels[example.labels != IGNORE], supervised)
+    assert example.frame_mask.sum() == 5
+    assert (example.labels[example.frame_mask] == IGNORE).all()
+
+
+def test_plain_format_drops_the_question_and_supervises_the_caption(dialogue, llm):
+    encoder = ChatEncoder(load_tokenizer(llm), chat_format("plain"))
+    segments = list(encoder.segments([("What is this?", "A robot.")]))
+    assert "".join(text for text, _ in segments) == "<video>\nA robot.\n"
+
+
+def test_the_video_stands_where_the_question_puts_it(dialogue):
+    turns = (Turn("look at <video> and say", "a robot."),)
+    example = dialogue.example(Query("q", "v", "dialogue", turns=turns), video(3), Random(0))
+    at = example.frame_mask.nonzero().flatten().tolist()
+    assert dialogue.tokenizer.decode(example.input_ids[at[0] - 2 : at[0]]) == "look at"
+    assert at == list(range(at[0], at[0] + 3))
+
+
+def test_long_dialogues_are_cut_and_counted(dialogue, llm):
+    short = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), TextTimestamps(), max_text_tokens=45)
+    query = Query("q", "v", "dialogue", turns=(Turn("what?", "a robot sings and jumps and digs and waits."),))
+    whole, cut = dialogue.example(query, video(4), Random(0)), short.example(query, video(4), Random(0))
+    assert len(cut.input_ids) == 45 - 1 + 4 < len(whole.input_ids)
+    assert torch.equal(cut.labels, whole.labels[: len(cut.labels)])
+    assert collate([cut, whole], 0).counts == Counter(truncated=1)
+
+
+def test_grounding_is_asked_as_published(dialogue):
+    query = Query("q", "v", "grounding", text="  A Robot jumps.. ", events=EVENTS[:1])
+    assert dialogue.question(query).question == "During which frames can we see a robot jumps.?"
+
+
+def test_training_material_cannot_be_asked(dialogue):
+    with pytest.raises(ValueError, match="query q: an 'events' record"):
+        dialogue.question(Query("q", "v", "events", events=EVENTS))
+
+
+def test_an_event_outside_its_video_is_refused_with_the_query(dialogue):
+    query = Query("q7", "v", "events", events=(Event(30.0, 60.0, "x"),))
+    with pytest.raises(ValueError, match=r"query q7: event 30.0..60.0 s is outside the video of 40.0 s"):
+        dialogue.example(query, video(4), Random(0))
+
+
+def test_batches_of_different_lengths_pad_without_touching_the_rest(dialogue):
+    queries = [Query(str(i), "v", "dialogue", turns=(Turn("what?", "a robot." * (i + 1)),)) for i in range(3)]
+    examples = [dialogue.example(query, video(2 + 3 * i), Random(0)) for i, query in enumerate(queries)]
+    batch = collate(examples, dialogue.pad_id)
+    for row, example in enumerate(examples):
+        length = len(example.input_ids)
+        assert torch.equal(batch.input_ids[row, :length], example.input_ids)
+        assert batch.attention_mask[row].sum() == length
+        assert (batch.labels[row, length:] == IGNORE).all()
+        assert batch.frame_mask[row].sum() == batch.feature_mask[row].sum() == 2 + 3 * row
+
+
+def test_queries_about_one_video_share_its_prefix(dialogue):
+    queries = [Query(str(i), f"v{i // 3}", "grounding", "a robot " + "jumps " * i) for i in range(6)]
+    prompts = [dialogue.prompt(query, video(4 + int(query.id) // 3, query.video)) for query in queries]
+    batch = collate_prompts(prompts, dialogue.pad_id)
+    assert batch.video_of_query.tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch.prefix_ids.shape[0] == 2
+    for row, prompt in enumerate(prompts):
+        assert torch.equal(batch.suffix_ids[row, -len(prompt.suffix_ids) :], prompt.suffix_ids)
+        assert torch.equal(batch.prefix_ids[row // 3][-len(prompt.prefix_ids) :], prompt.prefix_ids)

@@ -1,0 +1,71 @@
+"""Records: what they refuse, and that they survive a file."""
+
+import json
+
+import pytest
+
+from datamodules.schema import Event, Query, Turn, read_queries, write_queries
+
+GOOD = {"id": "q", "video": "v", "task": "grounding", "text": "a man runs", "events": [{"start_s": 1, "end_s": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        (3.0, 2.0, "end_s must be after start_s"),
+        (2.0, 2.0, "end_s must be after start_s"),
+        (-1.0, 2.0, "start_s must not be negative"),
+        (float("nan"), 2.0, "start_s must be a finite number"),
+        (0.0, float("inf"), "end_s must be a finite number"),
+        ("0", 2.0, "start_s must be a finite number"),
+        (True, 2.0, "start_s must be a finite number"),
+    ],
+)
+def test_bad_events_are_refused(start, end, message):
+    with pytest.raises(ValueError, match=message):
+        Event(start, end)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": ""}, "id must be a non-empty string"),
+        ({"video": 3}, "video must be a non-empty string"),
+        ({"task": "find"}, "unknown task 'find'"),
+        ({"text": "  "}, "non-empty text"),
+        ({"task": "dense_captioning", "events": []}, "at least one event"),
+        ({"task": "dense_captioning"}, "non-empty caption for every event"),
+        ({"task": "dialogue"}, "at least one turn"),
+        ({"duration_s": 0}, "duration_s must be positive"),
+        ({"duration_s": 0.5}, "outside the video of 0.5 s"),
+        ({"txt": "x"}, "unexpected keyword argument 'txt'"),
+        ({"events": [{"start": 1, "end_s": 2}]}, "unexpected keyword argument 'start'"),
+        ({"events": [{"end_s": 2}]}, "missing 1 required positional argument: 'start_s'"),
+    ],
+)
+def test_a_bad_line_names_file_line_and_key(tmp_path, change, message):
+    path = tmp_path / "queries.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n\n" + json.dumps(GOOD | {"id": "r"} | change) + "\n")
+    with pytest.raises(ValueError, match=message) as error:
+        list(read_queries(path))
+    assert f"{path}, line 3" in str(error.value)
+
+
+def test_malformed_json_and_repeated_ids_name_their_lines(tmp_path):
+    path = tmp_path / "queries.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n{'id': 1}\n")
+    with pytest.raises(ValueError, match="line 2: not JSON"):
+        list(read_queries(path))
+    path.write_text(json.dumps(GOOD) + "\n" + json.dumps(GOOD) + "\n")
+    with pytest.raises(ValueError, match="line 2: id 'q' was used in line 1 already"):
+        list(read_queries(path))
+
+
+def test_a_rounded_overrun_is_accepted_and_queries_survive_a_file(tmp_path):
+    queries = [
+        Query("a", "v", "grounding", "Ein Mann läuft.", (Event(0.0, 10.6),), duration_s=10.0),
+        Query("b", "v", "events", events=(Event(0.0, 1.0, "x", "a longer x"), Event(1.0, 2.5, "y"))),
+        Query("c", "v", "dialogue", turns=(Turn("from <s0>?", "to <e0>.", times={"<s0>": 0.0, "<e0>": 3.25}),)),
+    ]
+    write_queries(tmp_path / "new" / "queries.jsonl", queries)
+    assert list(read_queries(tmp_path / "new" / "queries.jsonl")) == queries

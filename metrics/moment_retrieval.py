@@ -1,0 +1,229 @@
+"""Moment retrieval: ranked lists of windows, scored as detections (mAP) and by their first window (R@k).
+
+Shapes: Q queries, P predicted windows (padded), G target windows (padded), T thresholds. Windows are in seconds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from metrics.detection import AP_THRESHOLDS, NOTHING, Ranked, average_precisions, pad, pairwise
+from metrics.records import RecordMetric, check_policy, mean
+from metrics.retrieval_protocols import QVHIGHLIGHTS, Protocol
+from metrics.spans import is_number, is_valid
+
+
+@dataclass
+class Batch:
+    """Ranked predictions and targets of Q queries as padded arrays."""
+
+    starts: np.ndarray
+    """(Q,) start of the first listed window, NaN where there is none."""
+    targets: np.ndarray
+    """(Q, G, 2), NaN where padded."""
+    counts: np.ndarray
+    """(Q,) windows that enter mAP."""
+    overlaps: np.ndarray
+    """(Q, P, G) IoU in ranked order, ``NOTHING`` where padded."""
+    choice: np.ndarray
+    """(Q, P', G) IoU in listed order that chooses a target window, ``NOTHING`` where padded."""
+    value: np.ndarray
+    """(Q, P', G) IoU in listed order that is compared with thresholds, ``NOTHING`` where padded."""
+    lengths: np.ndarray = field(init=False)
+    """(Q, G) seconds, NaN where padded."""
+
+    def __post_init__(self):
+        self.lengths = self.targets[..., 1] - self.targets[..., 0]
+
+
+def by_score(windows: Ranked) -> list[Sequence[float]]:
+    """Best score first; equal scores, and windows without scores, keep their order."""
+    if any(len(window) < 3 for window in windows):
+        return list(windows)
+    return sorted(windows, key=lambda window: -window[2])
+
+
+def batch(predictions: Sequence[Ranked | None], targets: Sequence[Ranked], policy: str, max_windows: int) -> Batch:
+    """Ranks, pads and compares the windows of Q queries."""
+    official = policy == "official"
+    padded = pad(targets)
+    if official:
+        listed = [list(windows or []) for windows in predictions]
+        ranked = [by_score(windows[:max_windows]) for windows in listed]
+        choice = pairwise([windows[:5] for windows in listed], padded, "cross")
+        value = pairwise([windows[:5] for windows in listed], padded, "hull")
+        overlaps = pairwise(ranked, padded, "cross")
+    else:
+        # an unusable window keeps its rank, so that it costs precision, and overlaps nothing
+        listed = [[clean(window) for window in by_score(windows or [])] for windows in predictions]
+        ranked = [windows[:max_windows] for windows in listed]
+        overlaps = pairwise(ranked, padded, "exact")
+        choice = value = overlaps
+    return Batch(
+        starts=np.array([windows[0][0] if windows else math.nan for windows in listed], dtype=float),
+        targets=padded,
+        counts=np.array([len(windows) for windows in ranked], dtype=int),
+        overlaps=overlaps,
+        choice=choice,
+        value=value,
+    )
+
+
+def clean(window: Sequence[float]) -> Sequence[float]:
+    """The window, or (nan, nan) for an invalid one."""
+    return window if is_valid(window) else (math.nan, math.nan)
+
+
+def first_ious(data: Batch, keep: np.ndarray, ranks: int) -> np.ndarray:
+    """(Q,) IoU of the best of the first ``ranks`` windows with the best kept target; 0 without a prediction.
+
+    Args:
+        data: Q queries.
+        keep: (Q, G) bool, target windows of the length range.
+        ranks: how many windows count.
+    """
+    choice = np.where(keep[:, None, :], data.choice, NOTHING)[:, :ranks].reshape(len(keep), -1)
+    if not choice.shape[1]:
+        return np.zeros(len(keep))
+    best = choice.argmax(axis=1)  # NaN wins, the first of equals wins
+    value = np.take_along_axis(data.value[:, :ranks].reshape(len(keep), -1), best[:, None], axis=1)[:, 0]
+    return np.maximum(value, 0.0)
+
+
+def range_scores(data: Batch, keep: np.ndarray, protocol: Protocol) -> dict[str, dict[str, float] | float]:
+    """``MR-mAP``, ``MR-R1`` and so on of one length range, in percent.
+
+    Args:
+        data: Q queries, each with a kept target window.
+        keep: (Q, G) bool.
+        protocol: what to report.
+    """
+    overlaps = np.where(keep[:, None, :], data.overlaps, NOTHING)
+    per_query = average_precisions(overlaps, data.counts, keep.sum(axis=1))
+    precision = {f"{t:g}": 100 * mean(per_query[:, i]) for i, t in enumerate(AP_THRESHOLDS)}
+    precision["average"] = mean(precision.values())
+    scores: dict[str, dict[str, float] | float] = {"MR-mAP": precision}
+    for k in protocol.ranks:
+        value = first_ious(data, keep, k)
+        scores[f"MR-R{k}"] = {f"{t:g}": 100 * mean(value >= t) for t in protocol.recall_thresholds}
+        if k == 1 and protocol.mean_iou:
+            scores["MR-mIoU"] = 100 * mean(value)
+    if protocol.start_distances:
+        choice = np.where(keep[:, None, :], data.choice, NOTHING)[:, 0]
+        start = np.take_along_axis(data.targets[..., 0], choice.argmax(axis=1)[:, None], axis=1)[:, 0]
+        distance = np.abs(data.starts - start)
+        scores["MR-R1"] |= {f"{d}s": 100 * mean(distance <= d) for d in protocol.start_distances}
+    return scores
+
+
+def retrieval_scores(
+    predictions: Sequence[Ranked | None],
+    targets: Sequence[Ranked],
+    policy: str = "sound",
+    protocol: Protocol = QVHIGHLIGHTS,
+) -> dict[str, dict[str, dict[str, float] | float]]:
+    """mAP and R@k of Q ranked lists, per length range of the target windows.
+
+    ``sound``: windows are ranked by score before anything is cut, an invalid window overlaps nothing, a query
+    without an answer scores 0, a range without a query is left out. ``official``: the first windows as listed are
+    cut, R@k looks at the listed order, 0/0 overlaps are hits.
+
+    Args:
+        predictions: Q lists of (start, end, score); None or [] where there is no answer.
+        targets: Q lists of (start, end), at least one each.
+        policy: ``sound`` or ``official``.
+        protocol: ranges and thresholds.
+
+    Returns:
+        Range name -> ``{"MR-mAP": {"0.5": .., "average": ..}, "MR-R1": {"0.5": ..}}`` in percent.
+
+    Raises:
+        ValueError: a query has no target window; or, under ``official``, no window (``None`` or []) or a range is
+            empty where the official code fails.
+
+    Source: Lei et al., QVHighlights (2021), section 5; Everingham et al., VOC (2010).
+    """
+    official = check_policy(policy) == "official"
+    if any(not len(target) for target in targets):
+        raise ValueError("every query of moment retrieval needs at least one target window")
+    if official and any(not windows for windows in predictions):
+        raise ValueError("a query has no window and the official evaluator stops there; use the sound policy")
+    data = batch(predictions, targets, policy, protocol.max_windows)
+    results = {}
+    for name, limits in protocol.ranges.items():
+        keep = ~np.isnan(data.lengths)
+        if limits:
+            keep &= (data.lengths > limits[0]) & (data.lengths <= limits[1])
+        used = keep.any(axis=1)
+        if not used.any():
+            if official and protocol.empty_range == "raise":
+                raise ValueError(f"no target window is in the range {name!r}, where the official evaluator stops")
+            if not official or protocol.empty_range == "zero":
+                continue
+            keep = ~np.isnan(data.lengths)
+            used = keep.any(axis=1)
+        part = Batch(*(getattr(data, key)[used] for key in list(Batch.__dataclass_fields__)[:-1]))
+        results[name] = range_scores(part, keep[used], protocol)
+    return results
+
+
+def brief(results: Mapping[str, Mapping], protocol: Protocol = QVHIGHLIGHTS) -> dict[str, float]:
+    """The headline numbers under their official names, such as ``MR-full-mAP@0.5`` and ``MR-short-mAP``."""
+    scores = {}
+    for name, values in results.items():
+        scores[f"MR-{name}-mAP"] = values["MR-mAP"]["average"]
+        if "MR-mIoU" in values:
+            scores[f"MR-{name}-mIoU"] = values["MR-mIoU"]
+    if protocol.empty_range == "zero":
+        scores = {f"MR-{name}-mAP": 0.0 for name in ("short", "middle", "long")} | scores
+    if "full" not in results:
+        return scores
+    full = results["full"]
+    for t in ("0.5", "0.75"):
+        scores[f"MR-full-mAP@{t}"] = full["MR-mAP"][t]
+    for k in protocol.ranks:
+        for t in protocol.brief_recalls:
+            scores[f"MR-full-R{k}@{t:g}"] = full[f"MR-R{k}"][f"{t:g}"]
+    for d in protocol.start_distances:
+        scores[f"MR-full-R1@{d}s"] = full["MR-R1"][f"{d}s"]
+    return scores
+
+
+def count_invalid(predictions: Sequence[Ranked | None]) -> int:
+    """Predicted windows that are not two finite numbers in order, or whose score is not a number."""
+    rows = (window for windows in predictions for window in windows or [])
+    return sum(not is_valid(window) or (len(window) == 3 and not is_number(window[2])) for window in rows)
+
+
+class MomentRetrieval(RecordMetric):
+    """``retrieval_scores`` over a data set, as the flat headline numbers; each query counts once."""
+
+    def __init__(self, policy: str = "sound", protocol: Protocol = QVHIGHLIGHTS, **kwargs):
+        super().__init__(**kwargs)
+        self.policy = check_policy(policy)
+        self.protocol = protocol
+
+    def update(self, query_ids: Sequence[str], predictions: Sequence[Ranked | None], targets: Sequence[Ranked]) -> None:
+        """Keep the answers of Q queries.
+
+        Args:
+            query_ids: Q ids; a query that was seen before is not counted again.
+            predictions: Q lists of (start, end, score); None: unparsed, []: missing.
+            targets: Q lists of (start, end).
+        """
+        self.add(query_ids, predictions, targets)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``MR-full-mAP``, ``MR-full-R1@0.5`` and so on in percent, with ``n``, ``unparsed`` and ``invalid``."""
+        records = self.records().values()
+        predictions, targets = [row[0] for row in records], [row[1] for row in records]
+        scores = brief(retrieval_scores(predictions, targets, self.policy, self.protocol), self.protocol)
+        counts = {
+            "n": len(records),
+            "unparsed": sum(windows is None for windows in predictions),
+            "invalid": count_invalid(predictions),
+        }
+        return self.tensors({**scores, **counts})

@@ -1,0 +1,78 @@
+"""Which option of a multiple-choice question does an answer name? The rules of E.T. Bench."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metrics.similarity import embed
+
+BRACKETS = re.compile(r"\(([A-Za-z])\)")
+AFTER_LETTER = ".,) "
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The option that an answer names."""
+
+    option: int | None
+    """None: the answer is empty."""
+    letter: bool
+    """The answer names some letter, of an option or not."""
+
+
+def index_of(letter: str) -> int:
+    """A -> 0."""
+    return ord(letter.upper()) - ord("A")
+
+
+def cleaned(answer: str) -> str:
+    """The answer in lower case without "best option:" and an opening bracket."""
+    return answer.lower().replace("best option:", "").strip().removeprefix("(").strip()
+
+
+def leading_letter(answer: str) -> int | None:
+    """The letter of an answer that is one, or begins with one and a full stop, comma, space or bracket.
+
+    An answer that begins with the article "A " is read as option A.
+    """
+    answer = cleaned(answer)
+    if not answer or (len(answer) > 1 and answer[1] not in AFTER_LETTER):
+        return None
+    return index_of(answer[0])
+
+
+def most_similar(answer: str, options: Sequence) -> int | None:
+    """The option, written as "(A) text", with the highest sentence similarity to the whole answer."""
+    if not cleaned(answer):
+        return None
+    vectors = embed([cleaned(answer), *(f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(options))])
+    return int((vectors[1:] @ vectors[0]).argmax())
+
+
+def choose(answer: str, options: Sequence, letters: Sequence[int | None], accept: Sequence[int]) -> Choice:
+    """The first acceptable letter, else the most similar option."""
+    named = [index for index in letters if index is not None]
+    for index in named:
+        if index in accept:
+            return Choice(index, letter=True)
+    return Choice(most_similar(answer, options), letter=bool(named))
+
+
+def choice_of_rvq(answer: str, options: Sequence, right: int, final: bool) -> Choice:
+    """RAR, ECA, RVQ: the first "(X)", else a leading letter, else the most similar option.
+
+    Args:
+        answer: free text.
+        options: the options.
+        right: index of the right option.
+        final: a letter of an option is the choice, right or wrong. The official code takes a wrong letter for no
+            letter and goes on to the similarity, so that a wrong answer gets a second chance.
+    """
+    bracket = BRACKETS.search(answer)
+    letters = [index_of(bracket[1]) if bracket else None, leading_letter(answer)]
+    return choose(answer, options, letters, range(len(options)) if final else [right])
+
+
+def choice_of_gvq(answer: str, options: Sequence) -> Choice:
+    """GVQ: a leading letter of an option is final, else the most similar option."""
+    return choose(answer, options, [leading_letter(answer)], range(len(options)))

@@ -1,0 +1,98 @@
+"""What every metric keeps: one JSON line a query, so that a score never depends on batches, order or ranks."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+POLICIES = ("sound", "official")
+
+
+def check_policy(policy: str) -> str:
+    """Return ``policy``, or raise ValueError where it is not one of ``POLICIES``."""
+    if policy not in POLICIES:
+        raise ValueError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+    return policy
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean, summed exactly, so that no order of the values changes it. NaN for no value at all."""
+    values = [float(value) for value in values]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def harmonic(a: float, b: float) -> float:
+    """The harmonic mean of two numbers, 0 where both are 0."""
+    return 2 * a * b / (a + b) if a + b != 0 else 0.0
+
+
+class RecordMetric(Metric):
+    """A metric that keeps one record a query and scores them all at once.
+
+    The records are JSON lines in a uint8 tensor: text, ranked lists and missing answers pass between ranks like
+    any tensor, a rank without a query is no special case, and the scored set is sorted by query id. A query id that
+    came twice (samplers pad the last batch, answers of equal queries may differ in the last bit between ranks) is
+    scored once, always with the record that sorts first.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+    lines: list[Tensor]
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.add_state("lines", default=[], dist_reduce_fx="cat")
+
+    def add(self, query_ids: Sequence[str], *columns: Sequence) -> None:
+        """Keep one record a query.
+
+        Args:
+            query_ids: Q ids.
+            columns: Q values each, anything that JSON can hold.
+
+        Raises:
+            ValueError: a column has another length than the ids.
+        """
+        for column in columns:
+            if len(column) != len(query_ids):
+                raise ValueError(f"{type(self).__name__}: {len(query_ids)} query ids but {len(column)} values")
+        rows = zip(map(str, query_ids), *columns, strict=True)
+        text = "".join(json.dumps(row, default=plain, sort_keys=True) + "\n" for row in rows)
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else empty()
+        self.lines.append(data.to(self.device))
+
+    def sync(self, *args, **kwargs) -> None:
+        """Gather the records of all ranks; a rank without any takes part with an empty tensor."""
+        if isinstance(self.lines, list) and not self.lines:
+            self.lines.append(empty(self.device))
+        super().sync(*args, **kwargs)
+
+    def records(self) -> dict[str, list]:
+        """Query id -> the values of its record, sorted by query id."""
+        data = dim_zero_cat(self.lines) if len(self.lines) else empty()
+        records: dict[str, list] = {}
+        for line in sorted(bytes(data.cpu().numpy()).decode().splitlines()):
+            query_id, *values = json.loads(line)
+            records.setdefault(query_id, values)
+        return dict(sorted(records.items()))
+
+    def tensors(self, scores: Mapping[str, float]) -> dict[str, Tensor]:
+        """Scores as float64 scalars."""
+        return {name: torch.tensor(float(score), dtype=torch.float64) for name, score in scores.items()}
+
+
+def plain(value: object) -> object:
+    """A tensor or an array as nested lists, for JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise ValueError(f"cannot keep {value!r} in a record; use numbers, text and lists of them")
+
+
+def empty(device: torch.device | str = "cpu") -> Tensor:
+    """No record."""
+    return torch.empty(0, dtype=torch.uint8, device=device)

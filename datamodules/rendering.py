@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.schema import Event, Query, write_queries
+
 SCENES = (("red", (200, 40, 40), 0, 5), ("green", (40, 170, 60), 5, 9), ("blue", (40, 70, 210), 9, 12))
 """Name, colour, and first and last second of each scene."""
 SIZE = 128
@@ -12,6 +14,8 @@ FPS = 10
 
 def render_clip(path: Path) -> None:
     """Write a silent mp4 of 12 s, 128 x 128 pixels: one coloured scene after the other, a white square moving through.
+
+    Beside it, under the same name with ``.jsonl``, goes its annotation: one ``events`` record.
 
     Args:
         path: file to write.
@@ -34,3 +38,5 @@ def render_clip(path: Path) -> None:
             pixels[48:80, left : left + 32] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+    events = tuple(Event(start_s, end_s, f"a {name} box") for name, _, start_s, end_s in SCENES)
+    write_queries(path.with_suffix(".jsonl"), [Query(path.stem, path.stem, "events", events=events)])

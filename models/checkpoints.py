@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -63,15 +64,14 @@ def _load(kind: type, name: str, **settings):
 
 
 def fingerprint(llm: PreTrainedModel) -> str:
-    """A short hash of a model's parameter names, shapes and first values.
+    """A short hash of a model's parameter names, shapes and the signs of their first values.
 
-    It tells one set of weights from another without reading them all, and is the same for float32, float16 and
-    bfloat16 copies.
+    It tells one set of weights from another without reading them all, and is the same in every precision.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(llm.named_parameters()):
-        first = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + first.view(torch.int16).numpy().tobytes())
+        signs = parameter.detach().flatten()[:4096].signbit().cpu().numpy()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + np.packbits(signs).tobytes())
     return digest.hexdigest()[:16]
 
 

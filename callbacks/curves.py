@@ -1,0 +1,48 @@
+"""Loss curves as a picture."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from lightning.pytorch.callbacks import Callback
+
+
+class LossCurves(Callback):
+    """Draws ``curves.png`` in the run folder: every training loss over the optimiser steps."""
+
+    def __init__(self):
+        self.losses: dict[str, list[tuple[int, float]]] = {}
+
+    def state_dict(self) -> dict:
+        """The curves so far."""
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on with the curves of an interrupted run."""
+        self.losses = state["losses"]
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Keep this batch's losses."""
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("train/") and name.endswith("loss"):
+                self.losses.setdefault(name.removeprefix("train/"), []).append((trainer.global_step, value.item()))
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        """Draw, on rank 0."""
+        if trainer.is_global_zero and self.losses:
+            draw_curves(Path(trainer.default_root_dir) / "curves.png", self.losses)
+
+
+def draw_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
+    """Draw named curves of (step, value) pairs into a PNG."""
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
+    axes.set(xlabel="optimiser step", ylabel="loss", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,20 @@
+"""Checkpoints from which a run goes on exactly."""
+
+from lightning.pytorch.callbacks import Callback
+
+
+class WholeSteps(Callback):
+    """Lets every checkpoint stand behind a whole optimiser step.
+
+    A run that is stopped while gradients accumulate loses them. The weights are still those of the last step, so the
+    checkpoint counts the batches up to that step, and the resumed run does the others again.
+    """
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
+        """Set the counts of batches back, if need be."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = progress["current"]["processed"]
+        lost = 0 if done >= trainer.num_training_batches else done % trainer.accumulate_grad_batches
+        if lost:
+            for counts in (progress["total"], progress["current"]):
+                counts.update(dict.fromkeys(counts, counts["processed"] - lost))

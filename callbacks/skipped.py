@@ -1,0 +1,50 @@
+"""What was left out of training, and why."""
+
+from collections import Counter
+
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+
+
+class SkippedData(Callback):
+    """Counts samples that were skipped or cut, over all ranks, and prints a table when training ends."""
+
+    def __init__(self):
+        self.counts: Counter = Counter()
+        """Of this rank, since the run was started or resumed."""
+        self.earlier: Counter = Counter()
+        """Of all ranks, before the run was resumed."""
+
+    def total(self) -> Counter:
+        """Counts of all ranks; every rank must call it."""
+        gathered = [self.counts]
+        if dist.is_available() and dist.is_initialized():
+            gathered = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, self.counts)
+        return sum(gathered, self.earlier)
+
+    def state_dict(self) -> dict:
+        """The counts so far. Lightning asks every rank, and keeps what rank 0 answers."""
+        return {"counts": dict(self.total())}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on counting."""
+        self.earlier = Counter(state["counts"])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Add the batch's counts."""
+        self.counts += batch.counts
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        """Sum over ranks, print and log."""
+        total = self.total() + getattr(trainer.datamodule, "skipped", Counter())
+        if not trainer.is_global_zero or not total:
+            return
+        table = Table("left out or cut", "samples", title="Data that was not used as it is")
+        for reason, count in total.most_common():
+            table.add_row(reason, str(count))
+        Console().print(table)
+        for logger in trainer.loggers:
+            logger.log_metrics({"data/skipped_or_cut": float(total.total())})

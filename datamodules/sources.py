@@ -1,0 +1,187 @@
+"""Features and annotations, met by video id: the data sets behind the loaders."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import webdataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from datamodules.batch import Example, Prompt
+from datamodules.chat import IGNORE
+from datamodules.dialogue import Dialogue
+from datamodules.packing import pack
+from datamodules.sampling import Draw
+from datamodules.schema import Query, read_queries
+from datamodules.shards import ShardReader
+from datamodules.skips import OnError
+from datamodules.streaming import stream
+
+Pair = tuple[ShardReader, Query]
+"""A query and the shards that hold its video."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Features and what is asked about them; they meet by video id."""
+
+    shards: str
+    """Folder of shards, or shard URLs in WebDataset's brace notation (training only, see ``streaming.stream``)."""
+    queries: Path
+    """Annotation file, one Query a line."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether the shards are URLs."""
+        return "://" in self.shards or self.shards.startswith("pipe:")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Stands for a sample that could not be read, when the user asked to skip such samples."""
+
+    reason: str
+
+
+def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example | Prompt | Skipped:
+    """What ``make`` gives, or why it gives nothing, where the user asked to skip that."""
+    try:
+        return make()
+    except ValueError as error:
+        if on_error == "fail":
+            raise
+        return Skipped(str(error))
+
+
+def open_sources(sources: Sequence[Source], on_error: OnError, unique: bool = False) -> tuple[list[Pair], Counter]:
+    """Pair every query with the shards that hold its video.
+
+    Args:
+        sources: local sources; their features must have been made in the same way.
+        on_error: what to do with a query whose video is absent.
+        unique: refuse an id that two sources use. (In training a source may be named twice, to weigh more.)
+
+    Returns:
+        the pairs, in file order, and what was skipped.
+
+    Raises:
+        ValueError: an absent video (naming file, query and video), features made differently, an id used twice, or no
+            query at all.
+    """
+    pairs, skipped = [], Counter()
+    first, files = None, {}
+    for source in sources:
+        reader = ShardReader(source.shards)
+        first = first or (source, reader)
+        first[1].header.check_same(reader.header, first[0].shards, source.shards)
+        for query in read_queries(source.queries):
+            if unique and query.id in files:
+                raise ValueError(
+                    f"{source.queries}: id {query.id!r} is used in {files[query.id]} already; give it another, "
+                    "because answers are told apart by their ids"
+                )
+            files[query.id] = source.queries
+            if query.video in reader:
+                pairs.append((reader, query))
+            elif on_error == "skip":
+                skipped["video not in shards"] += 1
+            else:
+                raise ValueError(
+                    f"{source.queries}: query {query.id!r} is about video {query.video!r}, which is not in "
+                    f"{source.shards}; extract its features, or set on_error: skip to leave such queries out, counted"
+                )
+    if not pairs:
+        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}")
+    return pairs, skipped
+
+
+def wording(seed: int, epoch: int, query: Query) -> Random:
+    """Source of the choices between paraphrases; it depends on seed, epoch and query id alone."""
+    return Random(f"{seed}/{epoch}/{query.id}")
+
+
+def share_videos(pairs: list[Pair], queries_per_video: int) -> list[list[Pair]]:
+    """Group queries about one video, at most ``queries_per_video`` together, in file order."""
+    videos: dict[tuple[int, str], list[Pair]] = {}
+    for reader, query in pairs:
+        videos.setdefault((id(reader), query.video), []).append((reader, query))
+    size = queries_per_video
+    return [group[start : start + size] for group in videos.values() for start in range(0, len(group), size)]
+
+
+class TrainingDialogues(Dataset):
+    """Training examples by Draw. Queries of one group share their video and become one sequence (see ``packing``)."""
+
+    def __init__(self, groups: list[list[Pair]], dialogue: Dialogue, seed: int, on_error: OnError):
+        self.groups, self.dialogue, self.seed, self.on_error = groups, dialogue, seed, on_error
+
+    def __getitem__(self, draw: Draw) -> list[Example | Skipped]:
+        queries = [query for _, query in self.groups[draw.index]]
+        reader = self.groups[draw.index][0][0]
+        video = attempt(lambda: reader.read(queries[0].video), self.on_error)
+        if isinstance(video, Skipped):
+            return [video] * len(queries)
+        samples = [
+            attempt(partial(self.dialogue.example, query, video, wording(self.seed, draw.epoch, query)), self.on_error)
+            for query in queries
+        ]
+        skipped = [sample for sample in samples if isinstance(sample, Skipped)]
+        examples = [sample for sample in samples if isinstance(sample, Example)]
+        if draw.padding:
+            for example in examples:
+                example.labels.fill_(IGNORE)
+        return skipped + ([pack(examples)] if len(examples) > 1 else examples)
+
+
+class StreamedDialogues(IterableDataset):
+    """Training examples from remote shards, over and over; see ``streaming.stream`` for what this does not promise."""
+
+    def __init__(self, source: Source, dialogue: Dialogue, seed: int, on_error: OnError):
+        self.source, self.dialogue, self.seed, self.on_error = source, dialogue, seed, on_error
+        self.queries: dict[str, list[Query]] = {}
+        for query in read_queries(source.queries):
+            self.queries.setdefault(query.video, []).append(query)
+
+    def __iter__(self) -> Iterator[Example | Skipped]:
+        for epoch in count():
+            given = used = 0
+            videos = stream(self.source.shards, self.on_error)
+            videos = videos.compose(webdataset.detshuffle(256, seed=self.seed + epoch))
+            for given, item in enumerate(videos, 1):  # noqa: B007 (read after the loop)
+                yield from map(Skipped, item.skipped)
+                for query in self.queries.get(item.video.id, ()) if item.video else ():
+                    used += 1
+                    example = partial(self.dialogue.example, query, item.video, wording(self.seed, epoch, query))
+                    yield attempt(example, self.on_error)
+            if not given:
+                if (worker := get_worker_info()) and worker.id:  # worker 0 gets the first shard
+                    return
+                raise ValueError(f"{self.source.shards}: no video for this process; it needs at least one shard")
+            if not used:
+                raise ValueError(f"no video of {self.source.shards} has a query in {self.source.queries}")
+
+
+class Prompts(Dataset):
+    """Questions by position, without their answers."""
+
+    def __init__(self, pairs: list[Pair], dialogue: Dialogue, on_error: OnError):
+        self.pairs, self.dialogue, self.on_error = pairs, dialogue, on_error
+
+    def __getitem__(self, index: int) -> Prompt | Skipped:
+        reader, query = self.pairs[index]
+        return attempt(lambda: self.dialogue.prompt(query, reader.read(query.video)), self.on_error)
+
+    def batches(self, size: int, rank: int, world_size: int) -> list[list[int]]:
+        """Positions of this rank's batches: queries of one video side by side, as many batches on each rank.
+
+        Where batches do not divide over the ranks, the first ones are answered again; metrics and prediction files
+        count each query once.
+        """
+        order = sorted(range(len(self.pairs)), key=lambda i: (str(self.pairs[i][0].folder), self.pairs[i][1].video))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        batches += [batches[i % len(batches)] for i in range(-len(batches) % world_size)]
+        return batches[rank::world_size]

@@ -1,0 +1,247 @@
+"""Evaluate a trained model on annotated videos, ask it about one video, or score anyone's predictions.
+
+python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --output DIR
+python evaluate.py video --checkpoint RUN --video FILE --query TEXT
+python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.table import Table
+
+from callbacks.predictions import PredictionWriter
+from callbacks.timelines import draw_timelines
+from command_line import CommandParser, launcher_settings, precise
+from datamodules.batch import collate_prompts
+from datamodules.decoding import Sampling
+from datamodules.decoding import Source as File
+from datamodules.extraction import ClipEncoder, extract_video
+from datamodules.records import FeatureHeader
+from datamodules.schema import Prediction, Query, read_queries
+from datamodules.shards import ShardReader
+from datamodules.skips import OnError
+from datamodules.sources import Source
+from datamodules.templates import questions
+from datamodules.temporal import TemporalDataModule
+from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from lightning_modules.trained import TrainedModel
+from lightning_modules.video_language import Generation
+from metrics import benchmarks
+from metrics.captions import CaptionsUnavailable
+from metrics.similarity import SimilarityUnavailable
+
+
+def benchmark(
+    checkpoint: Path,
+    shards: str,
+    queries: Path,
+    output: Path,
+    llm: str | None = None,
+    dtype: str | None = None,
+    devices: int = 1,
+    batch_size: int = 16,
+    num_workers: int = 2,
+    seed: int = 0,
+    on_error: OnError = "fail",
+    generation: Generation = Generation(),  # noqa: B008 (frozen)
+) -> dict[str, float]:
+    """Answer every query of a file and score the answers.
+
+    Args:
+        checkpoint: run folder of train.py, or released weights.
+        shards: features of the videos.
+        queries: annotation file with grounding or dense_captioning queries.
+        output: where metrics.json, predictions.jsonl and timelines.png go.
+        llm: base model, if it is not where the run names it.
+        dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        devices: processes, where no launcher started them.
+        batch_size: queries answered together; no metric depends on it.
+        num_workers: reading processes.
+        seed: of sampling, if the generation samples.
+        on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
+        generation: decoding.
+
+    Returns:
+        the metrics.
+    """
+    L.seed_everything(seed, verbose=False)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    header = ShardReader(shards).header
+    check_features(module.manifest.get("features"), header, checkpoint, shards)
+    source = Source(shards, queries)
+    data = TemporalDataModule(
+        module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
+    )
+    settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
+    writer = PredictionWriter(output)
+    trainer = L.Trainer(
+        **settings | launcher_settings(settings, dict(os.environ)),
+        callbacks=[writer],
+        logger=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.test(module, data, verbose=False)
+    asked = list(read_queries(queries))
+    answered = [(query, writer.predictions.get(query.id)) for query in asked]
+    metrics = new_metrics()
+    update_metrics(metrics, answered)
+    scores = compute_metrics(metrics)
+    if trainer.is_global_zero:
+        missing = sum(prediction is None for _, prediction in answered)
+        report = {"metrics": scores, "protocol": protocol(module, header, source, seed, missing)}
+        (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+        draw_timelines(output / "timelines.png", timeline_rows(answered))
+        Console().print(metrics_table(scores, f"{checkpoint} on {queries}"))
+    return scores
+
+
+def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path, shards: str) -> None:
+    """Refuse features that were made differently from those a model was trained on.
+
+    Raises:
+        ValueError: naming both sides.
+    """
+    if trained:
+        FeatureHeader(**trained).check_same(header, f"the training data of {checkpoint}", shards)
+
+
+def protocol(module: TrainedModel, header: FeatureHeader, source: Source, seed: int, missing: int) -> dict:
+    """Everything that a number depends on, to be written beside it."""
+    manifest = module.manifest
+    prompts = {task: questions(task, f"{module.style}_eval")[0] for task in ("grounding", "dense_captioning")}
+    packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
+    return {
+        "policy": "default: exact IoU; unparsed, invalid and missing answers score 0 and stay in the denominator",
+        "missing": missing,
+        "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
+        "features": {"shards": source.shards, **asdict(header)},
+        "prompt_style": f"{module.style}_eval",
+        "prompts": prompts,
+        "system": module.dialogue.encoder.chat.system,
+        "localizer": manifest["localizer"],
+        "generation": asdict(module.generation),
+        "seed": seed,
+        "dtype": str(module.llm_dtype).removeprefix("torch."),
+        "checkpoint": {"folder": str(module.previous), "stage": manifest["stage"]},
+        "base": module.base,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def timeline_rows(answered: list[tuple[Query, Prediction | None]]) -> list[tuple[Query, Prediction, float]]:
+    """Rows for ``draw_timelines``, spread over the queries."""
+    rows = [(query, answer, query.duration_s) for query, answer in answered if answer and query.duration_s]
+    return rows[:: max(1, len(rows) // 12)]
+
+
+def metrics_table(scores: dict[str, float], title: str) -> Table:
+    """One metric a line."""
+    table = Table("metric", "value", title=title)
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.2f}".removesuffix(".00"))
+    return table
+
+
+def video(
+    checkpoint: Path,
+    video: Path,
+    query: str,
+    output: Path = Path("runs/video"),
+    encoder: str | None = None,
+    llm: str | None = None,
+    dtype: str | None = None,
+    generation: Generation = Generation(),  # noqa: B008 (frozen)
+) -> Prediction:
+    """Find the moment of a sentence in a video file.
+
+    Args:
+        checkpoint: run folder of train.py, or released weights.
+        video: an mp4 or any other file that decord reads.
+        query: what to look for.
+        output: where answer.json and timelines.png go.
+        encoder: CLIP folder or hub name, if it is not where the training features name it.
+        llm: base model, if it is not where the run names it.
+        dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        generation: decoding.
+
+    Returns:
+        the answer.
+    """
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    trained = module.manifest.get("features") or {}
+    clip = ClipEncoder(
+        encoder or trained.get("encoder", "openai/clip-vit-large-patch14"),
+        patches=bool(trained.get("patches")),
+        cls_attention=bool(trained.get("cls_attention")),
+    )
+    sampling = Sampling.parse(trained.get("sampling", "uniform 100"))
+    check_features(trained, clip.header(sampling), checkpoint, f"encoder {clip.name}")
+    features = extract_video(File(video.stem, video), clip, sampling)
+    asked = Query(video.name, video.stem, "grounding", query, duration_s=features.duration_s)
+    module.configure_model()
+    prompt = module.dialogue.prompt(asked, features)
+    (answer,) = module.answer(collate_prompts([prompt], module.dialogue.pad_id))
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "answer.json").write_text(answer.to_json() + "\n")
+    draw_timelines(output / "timelines.png", [(asked, answer, features.duration_s)])
+    table = Table("from (s)", "to (s)")
+    for start, end, _ in answer.spans:
+        table.add_row(f"{start:.1f}", f"{end:.1f}")
+    Console().print(
+        f"{video.name}: {query}\nThe model says: {answer.answer}", table, f"Picture: {output / 'timelines.png'}"
+    )
+    return answer
+
+
+def score(
+    benchmark: Literal[tuple(benchmarks.BENCHMARKS)],
+    predictions: Path,
+    annotations: Path | list[Path],
+    policy: Literal["sound", "official"] = "sound",
+    output: Path | None = None,
+) -> None:
+    """Score a prediction file as a benchmark of the field does it.
+
+    Args:
+        benchmark: whose metrics, and whose file formats.
+        predictions: predictions.jsonl of this project, or a format the benchmark passes around.
+        annotations: the published annotations; a list where the benchmark has several reference files.
+        policy: ``sound``, or ``official`` to reproduce the official evaluator with its quirks.
+        output: where metrics.json goes; None: nowhere.
+    """
+    report = benchmarks.score(benchmark, predictions, annotations, policy)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=2) + "\n")
+    counts = {name: value for name, value in report["protocol"].items() if isinstance(value, int)}
+    Console().print(metrics_table(report["metrics"] | counts, f"{benchmark}, policy {policy}"))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one of the commands of this file."""
+    auto_cli([benchmark, video, score], args=args, as_positional=False, parser_class=CommandParser)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, CaptionsUnavailable, SimilarityUnavailable) as error:
+        print(f"evaluate.py: error: {precise(str(error))}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,7 @@
+"""Training stages. Configs name them as ``lightning_modules.FeatureAlignment`` and so on."""
+
+from lightning_modules.boundary_perception import BoundaryPerception
+from lightning_modules.feature_alignment import FeatureAlignment
+from lightning_modules.instruction_tuning import InstructionTuning
+
+__all__ = ["BoundaryPerception", "FeatureAlignment", "InstructionTuning"]

@@ -1,0 +1,112 @@
+"""From the command line of train.py to a model, its data and a trainer."""
+
+import os
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+import lightning_modules  # noqa: F401 (makes its stages known by their short names)
+import localizers  # noqa: F401
+from callbacks.curves import LossCurves
+from callbacks.randomness import StepRandomness
+from callbacks.resuming import WholeSteps
+from callbacks.skipped import SkippedData
+from callbacks.throughput import Throughput
+from command_line import ShortErrors, launcher_settings
+from datamodules.temporal import TemporalDataModule
+from lightning_modules.video_language import VideoLanguageModule
+
+
+def fixed_seed(seed: int | bool) -> int:
+    """The seed of weights and data alike. Raises ValueError for a random one (``true``) or none (``false``)."""
+    if isinstance(seed, bool):
+        raise ValueError(f"seed_everything must be a number, got {seed}; without one no run could be resumed")
+    return seed
+
+
+class TrainingParser(ShortErrors, LightningArgumentParser):
+    """Of train.py."""
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run folder and to the loggers."""
+
+    def setup(self, trainer, pl_module, stage: str) -> None:
+        """Once, on rank 0, before training starts."""
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, folder / "config.yaml", overwrite=True, skip_none=False)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config.as_dict())
+
+
+class TrainingCLI(LightningCLI):
+    """The command line of train.py: ``model``, ``data``, ``trainer``, ``checkpoint`` and ``output``."""
+
+    def __init__(self, args=None):
+        super().__init__(
+            VideoLanguageModule,
+            TemporalDataModule,
+            subclass_mode_model=True,
+            run=False,
+            auto_configure_optimizers=False,
+            args=args,
+            seed_everything_default=0,
+            save_config_callback=SaveRunConfig,
+            trainer_defaults={"use_distributed_sampler": False},  # our samplers share the data out
+        )
+
+    def init_parser(self, **kwargs) -> TrainingParser:
+        """A parser with short errors and without abbreviations."""
+        parser = TrainingParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file; later ones win, key by key")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run folder, from which all others follow, and checkpoints."""
+        parser.add_argument("--output", type=str, required=True, help="run folder; everything is written below it")
+        parser.add_argument("--resume", type=bool, default=False, help="go on from the run folder's last checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_exception": True})
+        parser.link_arguments("output", "checkpoint.dirpath", compute_fn=lambda output: f"{output}/checkpoints")
+        parser.link_arguments("output", "trainer.default_root_dir")
+        parser.link_arguments("model.dialogue", "data.dialogue", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=fixed_seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Join the launcher's process group; log to CSV and W&B unless loggers are configured."""
+        trainer: Namespace = self.config["trainer"]
+        for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
+            trainer[key] = value
+
+    def instantiate_trainer(self, **kwargs):
+        """The trainer, with the default loggers where the config names none."""
+        settings = self.config["trainer"]
+        if settings["logger"] in (None, True):
+            kwargs["logger"] = default_loggers(Path(self.config["output"]))
+        callbacks = [StepRandomness(), WholeSteps(), Throughput(), SkippedData(), LossCurves()]
+        if settings["enable_progress_bar"] is not False:
+            callbacks.append(RichProgressBar())
+        if settings["enable_model_summary"] is not False:
+            callbacks.append(RichModelSummary(max_depth=2))
+        if settings["logger"] is not False:
+            callbacks.append(LearningRateMonitor("step"))
+        self.trainer_defaults["callbacks"] = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+
+def default_loggers(output: Path) -> list:
+    """A CSV file in the run folder, and W&B: online where a key is known, else offline."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    output.mkdir(parents=True, exist_ok=True)
+    return [
+        CSVLogger(output, name="logs", version=""),
+        WandbLogger(project="whenlm", name=output.name, save_dir=output, mode=mode),
+    ]

@@ -1,0 +1,226 @@
+"""The loop around a video language model: what is learned, how, and what is kept. Nothing here is about time."""
+
+import math
+from abc import abstractmethod
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+
+from datamodules.batch import Batch, PromptBatch
+from datamodules.chat import chat_format
+from datamodules.dialogue import Dialogue
+from datamodules.records import FeatureHeader
+from datamodules.schema import Prediction
+from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from localizers.base import Localizer
+from models.adapters import LinearAdapter
+from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
+from models.video_llm import VideoLLM
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW with a linear warm-up and a cosine decay to zero."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    warmup_ratio: float = 0.03
+    """Share of all optimiser steps; rounded up."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How an answer is decoded."""
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
+
+    def settings(self) -> dict:
+        """As transformers' ``generate`` takes them."""
+        sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
+        return {"max_new_tokens": self.max_new_tokens, **(sampling if self.temperature > 0 else {"do_sample": False})}
+
+
+class VideoLanguageModule(L.LightningModule):
+    """One training stage of a video language model.
+
+    Args:
+        llm: folder or hub name of the causal language model.
+        localizer: how the model says when.
+        previous: run folder of the stage before (or released weights); its adapter and LoRAs are the start.
+        chat: conversation format.
+        system: system text in place of the format's own.
+        style: prompt style, a key of the files in ``datamodules/templates``.
+        feature_width: width of a frame feature.
+        max_text_tokens: text tokens of a training dialogue; longer ones are cut and counted.
+        dtype: of the frozen language model, for example ``bfloat16``.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        optimization: optimiser and schedule.
+        generation: decoding in validation and test.
+    """
+
+    def __init__(
+        self,
+        llm: str,
+        localizer: Localizer,
+        previous: Path | None = None,
+        chat: str = "vicuna_v1",
+        system: str | None = None,
+        style: str = "vtimellm",
+        feature_width: int = 768,
+        max_text_tokens: int = 2048,
+        dtype: str = "float32",
+        gradient_checkpointing: bool = False,
+        optimization: Optimization = Optimization(),  # noqa: B008 (frozen)
+        generation: Generation = Generation(),  # noqa: B008 (frozen)
+    ):
+        super().__init__()
+        self.llm_name, self.localizer, self.previous = llm, localizer, previous
+        self.chat, self.system, self.style = chat, system, style
+        self.feature_width, self.llm_dtype = feature_width, getattr(torch, dtype)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.optimization, self.generation = optimization, generation
+        self.dialogue = Dialogue(load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens)
+        self.metrics = new_metrics()
+        self.model: VideoLLM | None = None
+        self.strict_loading = False  # a checkpoint holds what was trained; `on_load_checkpoint` checks every key
+
+    @abstractmethod
+    def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
+        """Put the model together from the frozen base and the previous stage, with the right parts trainable."""
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """The adapter and the LoRAs as they are now."""
+
+    def configure_model(self) -> None:
+        """Load the base, check that it is the one the previous stage was trained on, and build the stage."""
+        if self.model is not None:
+            return
+        llm = load_llm(self.llm_name, self.llm_dtype).requires_grad_(False)
+        self.base = {"name": self.llm_name, "fingerprint": fingerprint(llm)}
+        previous = read_weights(self.previous) if self.previous else Weights()
+        check_base(self.base, previous.manifest.get("base"), f"the previous stage {self.previous}")
+        # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
+        self.model = self.build(llm, previous).train()
+        if self.gradient_checkpointing:
+            self.model.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def adapter(self, width: int, weights: Weights) -> nn.Module:
+        """The visual adapter to ``width``, with the previous stage's weights if there are any."""
+        adapter = LinearAdapter(self.feature_width, width)
+        if weights.adapter:
+            expected = {key: value.shape for key, value in adapter.state_dict().items()}
+            check_keys("adapter", expected, {key: value.shape for key, value in weights.adapter.items()})
+            adapter.load_state_dict(weights.adapter)
+        return adapter
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """The sum of the language-model loss and the localizer's terms, each logged under its own name."""
+        if not batch.queries:  # nothing could be read; this rank still takes part in the reduction
+            return 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
+        output = self.model(batch)
+        terms = {"lm": output.lm_loss, **self.localizer.loss(output, batch)}
+        loss = sum(terms.values())
+        size = len(batch.queries)
+        self.log_dict({f"train/{name}_loss": term.detach() for name, term in terms.items()}, batch_size=size)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradient norm before clipping."""
+        norms = [p.grad.norm() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.log("train/grad_norm", torch.stack(norms).norm())
+
+    def configure_optimizers(self) -> dict:
+        """AdamW on what is trainable; the learning rate is 0 in the very first step, as released."""
+        settings = self.optimization
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(settings.warmup_ratio * steps), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def answer(self, prompts: PromptBatch) -> list[Prediction]:
+        """Generate the answers of a batch and read times from them."""
+        if not prompts.queries:
+            return []
+        tokenizer = self.dialogue.tokenizer
+        ids = self.model.generate(prompts, pad_token_id=self.dialogue.pad_id, **self.generation.settings())
+        texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        asked = zip(prompts.queries, texts, prompts.durations_s, strict=True)
+        return [self.localizer.decode(query, text, duration_s) for query, text, duration_s in asked]
+
+    def validation_step(self, batch: PromptBatch) -> list[Prediction]:
+        """Answer queries and score the answers."""
+        predictions = self.answer(batch)
+        update_metrics(self.metrics, zip(batch.queries, predictions, strict=True))
+        return predictions
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every metric that had a query."""
+        self.log_dict(compute_metrics(self.metrics, "val/"))
+
+    def test_step(self, batch: PromptBatch) -> list[Prediction]:
+        """Answer queries; ``PredictionWriter`` gathers the answers."""
+        return self.answer(batch)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep what is trained, and the name and fingerprint of the base it was trained on."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["base"] = self.base
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Refuse a checkpoint of another base or with other parameters."""
+        check_base(self.base, checkpoint.get("base"), "the checkpoint")
+        expected = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
+        check_keys("checkpoint", expected, {k: v.shape for k, v in checkpoint["state_dict"].items()})
+
+    def save_weights(self, folder: Path, header: FeatureHeader | None) -> None:
+        """Write a weights folder: what the next stage, evaluation and other people need beside the base.
+
+        Args:
+            folder: of the weights.
+            header: how the training features were made; None if that is not known.
+        """
+        weights = self.weights()
+        weights.manifest = {
+            "stage": type(self).__name__,
+            "base": self.base,
+            "localizer": self.localizer.config(),
+            "chat": self.chat,
+            "system": self.system,
+            "style": self.style,
+            "feature_width": self.feature_width,
+            "features": asdict(header) if header else None,
+        }
+        write_weights(folder, weights)
+
+
+def check_base(mine: dict, theirs: dict | None, whose: str) -> None:
+    """Refuse weights that were trained on another base model.
+
+    Args:
+        mine: name and fingerprint of the base that was loaded.
+        theirs: those that the weights name; None if they name none (released weights).
+        whose: what the weights are, for the message.
+
+    Raises:
+        ValueError: the fingerprints differ.
+    """
+    if theirs is not None and theirs["fingerprint"] != mine["fingerprint"]:
+        raise ValueError(
+            f"{whose} was trained on the base model {theirs['name']} (fingerprint {theirs['fingerprint']}), "
+            f"not on {mine['name']} (fingerprint {mine['fingerprint']}); give the same llm"
+        )

@@ -1,0 +1,173 @@
+"""What callbacks write, count and leave alone."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from callbacks.curves import LossCurves, draw_curves
+from callbacks.predictions import PredictionWriter
+from callbacks.randomness import StepRandomness
+from callbacks.resuming import WholeSteps
+from callbacks.skipped import SkippedData
+from callbacks.throughput import Throughput
+from callbacks.timelines import draw_timelines
+from datamodules.schema import Event, Prediction, Query
+
+
+class Logger:
+    def __init__(self):
+        self.logged = []
+
+    def log_metrics(self, metrics, step=None):
+        self.logged.append((metrics, step))
+
+
+def trainer(**settings) -> SimpleNamespace:
+    known = {"world_size": 1, "global_rank": 0, "is_global_zero": True, "global_step": 0, "current_epoch": 0}
+    return SimpleNamespace(**known | {"loggers": [Logger()], "datamodule": SimpleNamespace()} | settings)
+
+
+def prediction(name: str, **settings) -> Prediction:
+    return Prediction(name, "v", "grounding", **{"answer": "From 10 to 20.", "spans": ((1.0, 2.0, 1.0),)} | settings)
+
+
+def test_predictions_are_written_once_each_in_order(tmp_path):
+    writer = PredictionWriter(tmp_path / "new" / "folder")
+    for outputs in ([prediction("b"), prediction("a")], [], [prediction("b", answer="again"), prediction("c\u2028é")]):
+        writer.on_test_batch_end(trainer(), None, outputs, None, 0)
+    writer.on_test_end(trainer(), None)
+    written = (tmp_path / "new" / "folder" / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [line.split('"')[3] for line in written[:-1]] == ["a", "b", "c\u2028é"]
+    assert "again" not in written[1]
+    assert list(writer.predictions) == ["a", "b", "c\u2028é"]
+    PredictionWriter(None).on_test_end(trainer(), None)
+
+
+def test_only_rank_0_writes(tmp_path):
+    PredictionWriter(tmp_path / "none").on_test_end(trainer(is_global_zero=False), None)
+    assert not (tmp_path / "none").exists()
+
+
+def test_skips_add_up(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    skipped, run = SkippedData(), trainer(datamodule=SimpleNamespace(skipped=Counter({"video not in shards": 3})))
+    for counts in ({"truncated": 2}, {}, {"truncated": 1, "damaged": 1}):
+        skipped.on_train_batch_end(run, None, None, SimpleNamespace(counts=Counter(counts)), 0)
+    skipped.on_fit_end(run, None)
+    lines = capsys.readouterr().out.splitlines()
+    for reason, count in (("video not in shards", 3), ("truncated", 3), ("damaged", 1)):
+        (line,) = [line for line in lines if reason in line]
+        assert line.split()[-2] == str(count)
+    assert run.loggers[0].logged == [({"data/skipped_or_cut": 7.0}, None)]
+
+
+def test_nothing_skipped_says_nothing(capsys):
+    SkippedData().on_fit_end(trainer(), None)
+    assert capsys.readouterr().out == ""
+
+
+def test_skips_survive_a_resume():
+    skipped, resumed = SkippedData(), SkippedData()
+    skipped.on_train_batch_end(trainer(), None, None, SimpleNamespace(counts=Counter({"damaged": 2})), 0)
+    resumed.load_state_dict(skipped.state_dict())
+    resumed.on_train_batch_end(trainer(), None, None, SimpleNamespace(counts=Counter({"damaged": 1})), 0)
+    assert resumed.total() == {"damaged": 3}
+    assert resumed.state_dict() == {"counts": {"damaged": 3}}
+
+
+def test_curves_are_those_of_the_losses(tmp_path):
+    curves, run = LossCurves(), trainer(default_root_dir=str(tmp_path))
+    for step, value in enumerate((3.0, 2.0, 1.0)):
+        run.global_step = step
+        run.callback_metrics = {"train/lm_loss": torch.tensor(value), "train/grad_norm": torch.tensor(9.0)}
+        curves.on_train_batch_end(run, None, None, None, step)
+    assert curves.losses == {"lm_loss": [(0, 3.0), (1, 2.0), (2, 1.0)]}
+    curves.on_fit_end(run, None)
+    assert Image.open(tmp_path / "curves.png").size[0] > 300
+
+
+def test_curves_survive_a_resume():
+    curves, resumed = LossCurves(), LossCurves()
+    run = trainer(callback_metrics={"train/loss": torch.tensor(3.0)})
+    curves.on_train_batch_end(run, None, None, None, 0)
+    resumed.load_state_dict(curves.state_dict())
+    resumed.on_train_batch_end(run, None, None, None, 1)
+    assert resumed.losses == {"loss": [(0, 3.0), (0, 3.0)]}
+
+
+def test_nothing_learned_draws_nothing(tmp_path):
+    LossCurves().on_fit_end(trainer(default_root_dir=str(tmp_path)), None)
+    assert list(tmp_path.iterdir()) == []
+    draw_curves(tmp_path / "deep" / "one.png", {"loss": [(1, 2.0)]})
+    assert (tmp_path / "deep" / "one.png").is_file()
+
+
+def rows(count: int) -> list:
+    event = Event(1.0, 5.0, "a robot jumps")
+    query = Query("q", "v", "grounding", "a robot jumps " * 20, events=(event, Event(7.0, 8.0)), duration_s=10.0)
+    return [(query, prediction("q", spans=((1.0, 6.0, 1.0), (9.0, 2.0, 1.0))), 10.0)] * count
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_timelines_of_any_number(tmp_path, count):
+    draw_timelines(tmp_path / "deep" / "t.png", rows(count))
+    image = Image.open(tmp_path / "deep" / "t.png")
+    assert image.format == "PNG"
+    assert image.size[1] < 2000  # no more than twelve rows
+
+
+def test_timelines_show_what_was_asked_and_what_was_not_found(tmp_path):
+    own = Query("q", "v", "grounding", "$x^2 robot_$", duration_s=10.0)  # nothing of it is a formula
+    draw_timelines(tmp_path / "t.png", [(own, prediction("q", spans=(), rule=None), 10.0)])
+    assert Image.open(tmp_path / "t.png").size[0] > 300
+
+
+def test_randomness_is_a_function_of_the_place(monkeypatch):
+    def draw(seed="0", rank=0, epoch=0, batch=0) -> float:
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        StepRandomness().on_train_batch_start(trainer(global_rank=rank, current_epoch=epoch), None, None, batch)
+        return torch.rand(1).item()
+
+    assert draw() == draw()
+    assert draw() == pytest.approx(0.0315, abs=1e-4)  # in every process, whatever its hash seed
+    places = [{"seed": "1"}, {"rank": 1}, {"epoch": 1}, {"batch": 1}, {"rank": 1, "epoch": 1}, {}]
+    assert len({draw(**place) for place in places}) == len(places)
+
+
+@pytest.mark.parametrize(
+    ("processed", "completed", "accumulate", "kept"),
+    [(7, 6, 4, 4), (8, 7, 4, None), (8, 8, 4, None), (3, 3, 4, 0), (7, 7, 1, None), (10, 9, 4, None)],
+)
+def test_checkpoints_stand_behind_whole_steps(processed, completed, accumulate, kept):
+    """An epoch of ten batches, the second one; its last batches make a step of their own."""
+    progress = {
+        key: {"ready": n + processed, "started": n + processed, "processed": n + processed, "completed": n + completed}
+        for key, n in (("total", 10), ("current", 0))
+    }
+    before = {key: dict(counts) for key, counts in progress.items()}
+    checkpoint = {"loops": {"fit_loop": {"epoch_loop.batch_progress": progress}}}
+    run = trainer(num_training_batches=10, accumulate_grad_batches=accumulate)
+    WholeSteps().on_save_checkpoint(run, None, checkpoint)
+    if kept is None:
+        assert progress == before
+    else:
+        assert set(progress["current"].values()) == {kept}
+        assert set(progress["total"].values()) == {10 + kept}
+
+
+def test_throughput_is_that_of_all_ranks(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("callbacks.throughput.time.perf_counter", lambda: now[0])
+    throughput, run = Throughput(every_n_steps=2), trainer(world_size=3, global_step=7)
+    batch = SimpleNamespace(queries=(1, 2), attention_mask=torch.ones(2, 5))
+    throughput.on_train_start(run, None)  # resumed within an epoch: there is no epoch start
+    for step in range(4):
+        now[0] += 1.0  # waits
+        throughput.on_train_batch_start(run, None, batch, step)
+        now[0] += 3.0  # works
+        throughput.on_train_batch_end(run, None, None, batch, step)
+    rates = {"speed/samples_per_s": 4 * 3 / 8, "speed/tokens_per_s": 20 * 3 / 8, "speed/data_wait": 2 / 8}
+    assert run.loggers[0].logged == [(rates, 7), (rates, 7)]

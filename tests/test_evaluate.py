@@ -1,0 +1,302 @@
+"""evaluate.py on a trained run: numbers with their protocol, answers, pictures."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+from datamodules.decoding import Sampling
+from datamodules.extraction import ClipEncoder
+from datamodules.rendering import render_clip
+from datamodules.schema import Event, Query, read_queries, write_queries
+from datamodules.shards import ShardReader, ShardWriter
+from models.tiny import tiny_clip
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def queries(world, tmp_path_factory) -> Path:
+    """Grounding and dense captioning in one file."""
+    path = tmp_path_factory.mktemp("queries") / "test.jsonl"
+    tasks = ("grounding", "dense_captioning")
+    write_queries(path, [query for task in tasks for query in read_queries(world / "test" / f"{task}.jsonl")])
+    return path
+
+
+@pytest.fixture(scope="module")
+def benchmark(runs, world, queries):
+    """Run the command; gives its output folder."""
+
+    def run(output: Path, *more: str, run: Path = runs[3]) -> Path:
+        args = [f"--checkpoint={run}", f"--shards={world / 'videos'}", f"--queries={queries}", f"--output={output}"]
+        args += ["--generation.max_new_tokens=12", "--num_workers=0", *more]
+        evaluate.main(["benchmark", *args])
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(benchmark, tmp_path_factory) -> Path:
+    return benchmark(tmp_path_factory.mktemp("finished"))
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def predictions(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_number_comes_with_its_protocol(finished, runs, llm, queries, world):
+    metrics, protocol = report(finished)["metrics"], report(finished)["protocol"]
+    asked = list(read_queries(queries))
+    counts = [sum(query.task == task for query in asked) for task in ("grounding", "dense_captioning")]
+    assert [metrics["grounding/n"], metrics["dense_captioning/n"]] == counts
+    assert {f"grounding/{name}" for name in ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "unparsed")} <= metrics.keys()
+    assert protocol["missing"] == 0
+    assert "exact IoU" in protocol["policy"]
+    assert protocol["queries"] == {"file": str(queries), "sha256": hashlib.sha256(queries.read_bytes()).hexdigest()}
+    assert protocol["features"]["shards"] == str(world / "videos")
+    assert protocol["features"]["sampling"] == "uniform 16"
+    assert protocol["generation"] == {"max_new_tokens": 12, "temperature": 0.0}
+    assert protocol["checkpoint"] == {"folder": str(runs[3]), "stage": "InstructionTuning"}
+    assert protocol["base"]["name"] == llm
+    assert protocol["localizer"]["init_args"]["ticks"] == 100
+    assert "{caption}" in protocol["prompts"]["grounding"]
+    assert protocol["dtype"] == "float32"
+    assert {"python", "torch", "transformers", "peft"} <= protocol["versions"].keys()
+    assert protocol["seed"] == 0
+
+
+def test_there_is_one_prediction_a_query(finished, queries):
+    found = predictions(finished)
+    assert [line["query_id"] for line in found] == sorted(query.id for query in read_queries(queries))
+    assert all({"answer", "spans", "task", "video", "rule"} <= line.keys() for line in found)
+
+
+def test_timelines_are_drawn(finished):
+    content = (finished / "timelines.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert len(content) > 5000
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_batches_change_nothing(benchmark, finished, tmp_path, size):
+    benchmark(tmp_path, f"--batch_size={size}", "--num_workers=1")
+    assert predictions(tmp_path) == predictions(finished)
+    assert report(tmp_path) == report(finished)
+
+
+def test_processes_change_nothing(runs, world, queries, finished, tmp_path):
+    args = [f"--checkpoint={runs[3]}", f"--shards={world / 'videos'}", f"--queries={queries}", f"--output={tmp_path}"]
+    args += ["--generation.max_new_tokens=12", "--num_workers=0", "--devices=2", "--batch_size=3"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "evaluate.py"), "benchmark", *args]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "All distributed processes registered. Starting with 2 processes" in done.stderr
+    assert predictions(tmp_path) == predictions(finished)
+    assert report(tmp_path) == report(finished)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_every_stage_can_be_asked(benchmark, runs, tmp_path, stage):
+    benchmark(tmp_path, run=runs[stage])
+    assert report(tmp_path)["metrics"]["grounding/n"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_number_types_know_the_same_base(benchmark, tmp_path, dtype):
+    benchmark(tmp_path, f"--dtype={dtype}")
+    assert report(tmp_path)["protocol"]["dtype"] == dtype
+
+
+def test_sampling_depends_on_the_seed(benchmark, finished, tmp_path):
+    warm = [f"--generation.temperature={value}" for value in (5, 5, 5)]
+    folders = [benchmark(tmp_path / str(i), warm[i], f"--seed={seed}") for i, seed in enumerate((1, 1, 2))]
+    answers = [[line["answer"] for line in predictions(folder)] for folder in folders]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def without(world: Path, names: set[str], folder: Path) -> Path:
+    reader = ShardReader(world / "videos")
+    with ShardWriter(folder, reader.header) as writer:
+        for name in reader.ids:
+            if name not in names:
+                writer.add(reader.read(name))
+    return folder
+
+
+def test_a_missing_video_counts_as_wrong(benchmark, world, finished, queries, tmp_path):
+    shards = without(world, {"test00002"}, tmp_path / "shards")
+    with pytest.raises(ValueError, match=r"query 'test00002\.\w+' is about video 'test00002', which is not in"):
+        benchmark(tmp_path / "out", f"--shards={shards}")
+    benchmark(tmp_path / "out", f"--shards={shards}", "--on_error=skip")
+    lost = {query.id for query in read_queries(queries) if query.video == "test00002"}
+    assert report(tmp_path / "out")["protocol"]["missing"] == len(lost)
+    assert predictions(tmp_path / "out") == [line for line in predictions(finished) if line["query_id"] not in lost]
+    found, whole = report(tmp_path / "out")["metrics"], report(finished)["metrics"]
+    for name in ("grounding/n", "dense_captioning/n"):
+        assert found[name] == whole[name]
+
+
+def test_a_damaged_video_counts_as_wrong(benchmark, world, finished, queries, tmp_path):
+    shards = without(world, set(), tmp_path / "shards")
+    (tar,) = shards.glob("*.tar")
+    records = {record["id"]: record for record in json.loads(tar.with_suffix(".index.json").read_text())["records"]}
+    with open(tar, "r+b") as file:
+        file.seek(records["test00002"]["members"]["features.npy"][0])
+        file.write(b"damage")
+    benchmark(tmp_path / "out", f"--shards={shards}", "--on_error=skip", "--batch_size=1")
+    lost = {query.id for query in read_queries(queries) if query.video == "test00002"}
+    assert report(tmp_path / "out")["protocol"]["missing"] == len(lost)
+    assert report(tmp_path / "out")["metrics"]["grounding/n"] == report(finished)["metrics"]["grounding/n"]
+
+
+def test_a_perfect_answer_scores_100(benchmark, world, tmp_path, monkeypatch):
+    """And with one video of six away, its queries score 0 in the same denominator."""
+
+    def know(self, batch):
+        answers = [self.localizer.decode(q, "From 00 to 00.", 1.0) for q in batch.queries]
+        spans = [tuple((*event.span, 1.0) for event in query.events) for query in batch.queries]
+        return [replace(answer, spans=span, rule="x") for answer, span in zip(answers, spans, strict=True)]
+
+    monkeypatch.setattr("lightning_modules.trained.TrainedModel.answer", know)
+    asked = f"--queries={world / 'test' / 'grounding.jsonl'}"
+    benchmark(tmp_path / "all", asked)
+    assert report(tmp_path / "all")["metrics"]["grounding/mIoU"] == pytest.approx(100)
+    shards = without(world, {"test00002"}, tmp_path / "shards")
+    benchmark(tmp_path / "some", asked, f"--shards={shards}", "--on_error=skip")
+    videos = [query.video for query in read_queries(world / "test" / "grounding.jsonl")]
+    share = 100 * (1 - videos.count("test00002") / len(videos))
+    metrics = report(tmp_path / "some")["metrics"]
+    assert metrics["grounding/mIoU"] == pytest.approx(share)
+    assert metrics["grounding/R1@0.7"] == pytest.approx(share)
+
+
+def test_features_of_another_encoder_are_refused(benchmark, runs, world, tmp_path):
+    reader = ShardReader(world / "videos")
+    with ShardWriter(tmp_path / "shards", replace(reader.header, encoder="another CLIP")) as writer:
+        for name in reader.ids:
+            writer.add(reader.read(name))
+    with pytest.raises(
+        ValueError, match=r"training data of .*stage3.*made differently: encoder: 'World.*'another CLIP'"
+    ):
+        benchmark(tmp_path / "out", f"--shards={tmp_path / 'shards'}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--checkpoint=nowhere", "nowhere holds no trained weights"),
+        ("--shards=nowhere", "nowhere.*is missing"),
+        ("--queries=nowhere.jsonl", "nowhere.jsonl"),
+        ("--llm=/no/where", "llm '/no/where' is neither a folder"),
+    ],
+)
+def test_what_is_not_there_is_named(benchmark, tmp_path, argument, words):
+    with pytest.raises((ValueError, OSError), match=words):
+        benchmark(tmp_path, argument)
+
+
+def test_training_material_cannot_be_asked(benchmark, world, tmp_path):
+    with pytest.raises(ValueError, match=r"query train00000\.events: an 'events' record is training material"):
+        benchmark(tmp_path, f"--queries={world / 'stage2.jsonl'}")
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "words"),
+    [
+        ("benchmark", "--batchsize=3", "batchsize"),
+        ("benchmark", "--batch=3", "batch"),  # abbreviations are off
+        ("benchmark", "--batch_size=three", "three"),
+        ("benchmark", "--on_error=ignore", "ignore"),
+        ("video", "--generation.temprature=1", "temprature"),
+        ("vidio", "--query=x", "vidio"),
+    ],
+)
+def test_bad_arguments_are_said_shortly(capsys, command, argument, words):
+    known = {"benchmark": ["--checkpoint=a", "--shards=b", "--queries=c", "--output=d"]}
+    with pytest.raises(SystemExit) as left:
+        evaluate.main([command, *known.get(command, ["--checkpoint=a", "--video=b", "--query=c"]), argument])
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert len(message.splitlines()) <= 4
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    tiny_clip(folder, width=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "boxes.mp4"
+    render_clip(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def watcher(arguments, clip, film, tmp_path_factory) -> Path:
+    """A stage-2 run, without a stage 1, on the features of the film."""
+    folder = tmp_path_factory.mktemp("watcher")
+    import prepare
+
+    shards = ["--videos", str(film.parent), "--encoder", str(clip), "--sampling", "uniform 12"]
+    assert prepare.main(["features", *shards, "--output", str(folder / "shards")]) in (0, None)
+    source = f"--data.train=[{{shards: {folder / 'shards'}, queries: {film.with_suffix('.jsonl')}}}]"
+    train.main(arguments(2, folder / "run", source, "--model.tune_adapter=true", max_steps=2))
+    return folder / "run"
+
+
+def test_a_video_is_asked(watcher, clip, film, tmp_path, capsys):
+    args = ["video", f"--checkpoint={watcher}", f"--video={film}", "--query=A green box.", f"--output={tmp_path}"]
+    evaluate.main([*args, "--generation.max_new_tokens=8"])
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert (answer["query_id"], answer["video"], answer["task"]) == ("boxes.mp4", "boxes", "grounding")
+    assert (tmp_path / "timelines.png").read_bytes().startswith(b"\x89PNG")
+    assert "The model says:" in capsys.readouterr().out
+
+
+def test_a_video_s_answer_is_that_of_the_benchmark(watcher, film, tmp_path):
+    query = Query("q", "boxes", "grounding", "a green box", events=(Event(5.0, 9.0),))
+    write_queries(tmp_path / "q.jsonl", [query])
+    args = [f"--checkpoint={watcher}", "--generation.max_new_tokens=8", f"--output={tmp_path / 'out'}"]
+    evaluate.main(["video", *args, f"--video={film}", "--query=a green box"])
+    shards = [f"--shards={watcher.parent / 'shards'}", f"--queries={tmp_path / 'q.jsonl'}", "--num_workers=0"]
+    evaluate.main(["benchmark", *args, *shards])
+    answer = json.loads((tmp_path / "out" / "answer.json").read_text())
+    (line,) = predictions(tmp_path / "out")
+    assert line["answer"] == answer["answer"]
+    assert line["spans"] == pytest.approx(answer["spans"])
+
+
+def test_a_video_with_another_encoder_is_refused(watcher, film, clip, tmp_path):
+    other = tmp_path / "other"
+    tiny_clip(other, width=8, seed=1)
+    args = ["video", f"--checkpoint={watcher}", f"--video={film}", "--query=x", f"--encoder={other}"]
+    with pytest.raises(ValueError, match="made differently: encoder_sha256"):
+        evaluate.main([*args, f"--output={tmp_path / 'out'}"])
+    mine = ClipEncoder(str(clip), device="cpu").header(Sampling(frames=12))
+    assert mine.width == 8
+
+
+def test_a_broken_video_is_named(watcher, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for name in ("broken.mp4", "absent.mp4"):
+        with pytest.raises((ValueError, OSError), match=name):
+            evaluate.main(["video", f"--checkpoint={watcher}", f"--video={tmp_path / name}", "--query=x"])

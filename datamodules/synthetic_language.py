@@ -37,9 +37,9 @@ GROUNDING_QUESTIONS = (
     "Is there a moment in which {caption}?",
 )
 GROUNDING_ANSWERS = ("From {times}.", "It happens from {times}.", "You can see it from {times}.")
-FIRST = ("What is the first thing to happen, and when?", "{caption}, from {times}.")
+FIRST = ("What is the first thing to happen, and when?", "At the start, from {times}, {caption}.")
 LAST = ("And how does the video end?", "At the end, from {times}, {caption}.")
-IN_DETAIL = ("Describe the part from <s0> to <e0> in detail.", "{detail}.")
+IN_DETAIL = ("What does it look like from <s0> to <e0>?", "{detail}.")
 CONTENT_WORDS = frozenset(
     form for values in WORDS.values() for value in values for word in value for form in word.split(":")
 )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+FOLDER = Path(__file__).parent
+
 
 @cache
 def questions(task: str, style: str) -> tuple[str, ...]:
@@ -13,10 +15,9 @@ def questions(task: str, style: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such task or style; the message lists those there are.
     """
-    folder = Path(__file__).parent
-    path = folder / f"{task}.yaml"
+    path = FOLDER / f"{task}.yaml"
     if not path.is_file():
-        raise ValueError(f"no templates for task {task!r}; there are {sorted(p.stem for p in folder.glob('*.yaml'))}")
+        raise ValueError(f"no templates for task {task!r}; there are {sorted(p.stem for p in FOLDER.glob('*.yaml'))}")
     styles = yaml.safe_load(path.read_text())
     if style not in styles:
         raise ValueError(f"{path.name} has no prompt style {style!r}; it has {sorted(styles)}")

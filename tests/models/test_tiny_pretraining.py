@@ -1,0 +1,57 @@
+"""The pre-training of the tiny language model: its tasks are what they say, and it is reproducible."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from datamodules.chat import IGNORE
+from datamodules.position_tasks import FRAMES, POSITION, TASK_WORDS, Lesson, PositionTasks
+from datamodules.synthetic_language import TEXTS
+from models.tiny import tiny_tokenizer
+from models.tiny_pretraining import LESSONS, pretrain_tiny_lm
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer([*TEXTS, TASK_WORDS, "A chat between curious user and an assistant."])
+
+
+@pytest.mark.parametrize("lesson", [lesson for _, lesson in LESSONS])
+def test_places_are_named_where_their_words_are_shown(tokenizer, lesson: Lesson):
+    """The two numbers behind a phrase are the first and the last position that show its words."""
+    tasks, checked = PositionTasks(tokenizer, seed=0), 0
+    for _ in range(4):
+        batch = tasks.batch(4, lesson)
+        for row, predicting, first in batch.places.tolist():
+            start = (batch.ids[row] == POSITION).nonzero().flatten()[0].item()
+            number, last = (int(tokenizer.decode(batch.ids[row, predicting + i])) for i in (1, 3))
+            assert first == start + number
+            shown = batch.words[row]
+            assert 0 <= number <= last < FRAMES
+            assert (shown[number : last + 1] == shown[number]).all()
+            assert last + 1 == FRAMES or not torch.equal(shown[last + 1], shown[number])
+            assert number == 0 or not torch.equal(shown[number - 1], shown[number])
+            assert batch.labels[row, predicting + 1] == batch.ids[row, predicting + 1]
+            assert batch.labels[row, predicting] in (IGNORE, batch.ids[row, predicting])
+            checked += 1
+    assert checked > 20
+
+
+def test_single_words_come_first(tokenizer):
+    first = LESSONS[0][1]
+    batch = PositionTasks(tokenizer, seed=0).batch(4, first)
+    for row, predicting, _ in batch.places.tolist():
+        assert tokenizer.decode(batch.ids[row, predicting - 1]) in (",", ":")
+        word = batch.ids[row, predicting]
+        number = int(tokenizer.decode(batch.ids[row, predicting + 1]))
+        assert word in batch.words[row, number]
+
+
+def test_the_same_seed_makes_the_same_weights(tmp_path):
+    torch.manual_seed(1)
+    pretrain_tiny_lm(tmp_path / "a", steps=2, size=2)
+    torch.manual_seed(2)
+    pretrain_tiny_lm(tmp_path / "b", steps=2, size=2)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.chat import IGNORE
 from datamodules.schema import Query
+from localizers.base import Clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,8 @@ class Example:
     """(L,) ``IGNORE`` where nothing is supervised."""
     frame_mask: Tensor
     """(L,) True where a frame's projection stands."""
+    references: Tensor
+    """(L,) number of the frame that a token refers to, -1 for none."""
     features: Tensor
     """(T, D)."""
     targets: tuple = ()
@@ -40,10 +43,12 @@ class Prompt:
     """A question without its answer: the part up to the video's last frame, and the part behind it."""
 
     query: Query
-    duration_s: float
+    clip: Clip
     prefix_ids: Tensor
     frame_mask: Tensor
     suffix_ids: Tensor
+    references: Tensor
+    """(L_suffix,) number of the frame that a token refers to, -1 for none."""
     features: Tensor
 
 
@@ -81,6 +86,8 @@ class Batch(_Tensors):
     """(B, T)."""
     queries: tuple[Query, ...]
     targets: tuple
+    references: Tensor | None = None
+    """(B, L) number of the frame that a token refers to, -1 for none. None: no token does."""
     blocks: Tensor | None = None
     """(B, L), -1 at padding. None: no row holds more than one dialogue."""
     counts: Counter = field(default_factory=Counter)
@@ -108,8 +115,10 @@ class PromptBatch(_Tensors):
     video_of_query: Tensor
     """(Q,) row of each query's video."""
     queries: tuple[Query, ...]
-    durations_s: tuple[float, ...]
+    clips: tuple[Clip, ...]
     """One a query."""
+    references: Tensor | None = None
+    """(Q, L_suffix) as in ``Batch``."""
     counts: Counter = field(default_factory=Counter)
 
 
@@ -117,6 +126,10 @@ def _pad(rows: list[Tensor], value: float, side: str = "right") -> Tensor:
     if not rows:  # nothing of the batch could be read; only its counts matter
         return torch.empty(0)
     return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
+
+
+def _pad_references(rows: list[Tensor], side: str) -> Tensor | None:
+    return _pad(rows, -1, side) if any((row >= 0).any() for row in rows) else None
 
 
 def collate(examples: list[Example], pad_id: int, counts: Counter | None = None) -> Batch:
@@ -130,6 +143,7 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
         labels=_pad([e.labels for e in examples], IGNORE),
         attention_mask=_pad([torch.ones_like(e.input_ids) for e in examples], 0),
         frame_mask=_pad([e.frame_mask for e in examples], False),
+        references=_pad_references([e.references for e in examples], "right"),
         features=_pad(features, 0.0),
         feature_mask=_pad([torch.ones(len(f), dtype=torch.bool) for f in features], False),
         queries=tuple(query for e in examples for query in e.queries),
@@ -157,8 +171,9 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         feature_mask=_pad([torch.ones(len(v.features), dtype=torch.bool) for v in videos], False),
         suffix_ids=_pad([p.suffix_ids for p in prompts], pad_id, "left"),
         suffix_mask=_pad([torch.ones_like(p.suffix_ids) for p in prompts], 0, "left"),
+        references=_pad_references([p.references for p in prompts], "left"),
         video_of_query=torch.tensor(rows),
         queries=tuple(p.query for p in prompts),
-        durations_s=tuple(p.duration_s for p in prompts),
+        clips=tuple(p.clip for p in prompts),
         counts=Counter(counts),
     )

@@ -26,6 +26,8 @@ class ChatFormat:
     after_answer: str
     end: str
     """A special token of the vocabulary, or nothing."""
+    joined: bool = False
+    """Tokenised in one piece up to the video and behind it, as formats made of special tokens are."""
     asks: bool = True
     """False: only the video stands in front of the answer; the question is dropped."""
 
@@ -39,6 +41,24 @@ CHAT_FORMATS = {
         before_answer=" ",
         after_answer="",
         end="</s>",
+    ),
+    "phi3": ChatFormat(
+        system="<|system|>\nYou are a helpful AI assistant.<|end|>",
+        user="\n<|user|>\n",
+        assistant="<|end|>\n<|assistant|>\n",
+        before_answer="",
+        after_answer="",
+        end="<|end|>",
+        joined=True,
+    ),
+    "qwen2": ChatFormat(
+        system="<|im_start|>system\nYou are a helpful assistant.<|im_end|>",
+        user="\n<|im_start|>user\n",
+        assistant="<|im_end|>\n<|im_start|>assistant\n",
+        before_answer="",
+        after_answer="",
+        end="<|im_end|>",
+        joined=True,
     ),
     "plain": ChatFormat("", user="", assistant="", before_answer="", after_answer="\n", end="", asks=False),
 }
@@ -118,13 +138,32 @@ class ChatEncoder:
             ids and labels of the same length; only answers and their end tokens are supervised.
         """
         ids, labels = list(self.bos), [IGNORE] * len(self.bos)
-        for text, role in self.segments(turns):
-            if role == "video":
-                segment = [VIDEO_ID]
-            elif role == "end":
-                segment = self.end
-            else:
-                segment = (self._continue if role in ("next", "answer") else self._raw)(text) if text else []
+        for segment, role in (self._joined if self.chat.joined else self._separate)(turns):
             ids += segment
             labels += segment if role in ("answer", "end") else [IGNORE] * len(segment)
         return ids, labels
+
+    def _separate(self, turns: list[tuple[str, str | None]]) -> Iterator[tuple[list[int], str]]:
+        """Ids of each segment by itself, and its role."""
+        for text, role in self.segments(turns):
+            if role == "video":
+                yield [VIDEO_ID], role
+            elif role == "end":
+                yield self.end, role
+            elif text:
+                yield (self._continue if role in ("next", "answer") else self._raw)(text), role
+
+    def _joined(self, turns: list[tuple[str, str | None]]) -> Iterator[tuple[list[int], str]]:
+        """Each id of the text before the video and of the text behind it, with the role of its first character."""
+        text, roles = "", []
+        for part, role in [*self.segments(turns), ("", "video")]:
+            if role != "video":
+                text, roles = text + part, roles + [role] * len(part)
+                continue
+            if text:
+                tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+                for token, (start, _) in zip(tokens.input_ids, tokens.offset_mapping, strict=True):
+                    yield [token], roles[start]
+            if part:
+                yield [VIDEO_ID], role
+            text, roles = "", []

@@ -10,7 +10,7 @@ from datamodules.batch import Example, Prompt
 from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder, ChatFormat
 from datamodules.schema import Event, Query, Turn, Video
 from datamodules.templates import questions
-from localizers.base import Localizer
+from localizers.base import Clip, Localizer, Rendered
 from localizers.text_timestamps import sentence
 
 DENSE_SHARE = 0.2
@@ -37,6 +37,8 @@ class Dialogue:
         max_text_tokens: int = 2048,
     ):
         self.tokenizer = tokenizer
+        tokenizer.add_tokens(list(localizer.special_tokens), special_tokens=True)
+        self.special = {tokenizer.convert_tokens_to_ids(token): token for token in localizer.special_tokens}
         self.encoder = ChatEncoder(tokenizer, chat)
         self.localizer = localizer
         self.style = style
@@ -68,7 +70,8 @@ class Dialogue:
 
     def _grounding(self, text: str, events: tuple[Event, ...], random: Random) -> Turn:
         question = random.choice(questions("grounding", self.style))
-        return Turn(question.replace("{caption}", text.strip().removesuffix(".")), task="grounding", events=events)
+        topic = text.strip().removesuffix(".")
+        return Turn(question.replace("{caption}", topic), task="grounding", events=events, topic=topic)
 
     def _segment_captioning(self, event: Event, random: Random) -> Turn:
         return Turn(
@@ -98,16 +101,19 @@ class Dialogue:
         """A training example: the spliced sequence with its labels and targets.
 
         Raises:
-            ValueError: the query's times do not fit the video, naming the query.
+            ValueError: the query's times do not fit the video, or the text is so long that the video or one of the
+                localizer's special tokens would be cut off, naming the query.
         """
-        duration_s = self._duration(query, video)
-        rendered = [self.localizer.render(turn, duration_s, random) for turn in self.turns(query, random)]
+        clip = self._clip(query, video)
+        rendered = [self._render(turn, clip, random, query) for turn in self.turns(query, random)]
         ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
         kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
-        if VIDEO_ID not in kept:
+        lost = {VIDEO_ID: "the video", **self.special}.keys() & set(ids[self.max_text_tokens :])
+        if lost:
+            names = ", ".join(sorted({VIDEO_ID: "the video", **self.special}[i] for i in lost))
             raise ValueError(
-                f"query {query.id}: the video comes after more than max_text_tokens = {self.max_text_tokens} tokens "
-                "and would be cut off; raise max_text_tokens"
+                f"query {query.id}: its text has {len(ids)} tokens, max_text_tokens is {self.max_text_tokens}, and "
+                f"{names} would be cut off; raise max_text_tokens"
             )
         input_ids, frame_mask = self._splice(kept, len(video.features))
         spliced_labels = torch.full_like(input_ids, IGNORE)
@@ -117,6 +123,7 @@ class Dialogue:
             input_ids=input_ids,
             labels=spliced_labels,
             frame_mask=frame_mask,
+            references=self._references(input_ids, rendered, query),
             features=torch.from_numpy(video.features),
             targets=tuple(turn.targets for turn in rendered),
             truncated=int(len(ids) > len(kept)),
@@ -124,28 +131,52 @@ class Dialogue:
 
     def prompt(self, query: Query, video: Video) -> Prompt:
         """A query to answer, split behind the video so that queries can share what comes before."""
-        duration_s = self._duration(query, video)
-        rendered = self.localizer.render(self.question(query), duration_s, Random(0))
+        clip = self._clip(query, video)
+        rendered = self._render(self.question(query), clip, Random(0), query)
         ids, _ = self.encoder.encode([(rendered.question, None)])
         end_of_video = ids.index(VIDEO_ID) + 1
         prefix_ids, frame_mask = self._splice(ids[:end_of_video], len(video.features))
+        suffix_ids = torch.tensor(ids[end_of_video:])
         return Prompt(
             query=query,
-            duration_s=duration_s,
+            clip=clip,
             prefix_ids=prefix_ids,
             frame_mask=frame_mask,
-            suffix_ids=torch.tensor(ids[end_of_video:]),
+            suffix_ids=suffix_ids,
+            references=self._references(suffix_ids, [rendered], query),
             features=torch.from_numpy(video.features),
         )
 
-    def _duration(self, query: Query, video: Video) -> float:
+    def _clip(self, query: Query, video: Video) -> Clip:
         if query.duration_s is not None:
-            return query.duration_s
+            return Clip.of(video, query.duration_s)
         try:
             query.check_inside(video.duration_s)
         except ValueError as error:
             raise ValueError(f"query {query.id}: {error}") from None
-        return video.duration_s
+        return Clip.of(video, video.duration_s)
+
+    def _render(self, turn: Turn, clip: Clip, random: Random, query: Query) -> Rendered:
+        try:
+            return self.localizer.render(turn, clip, random)
+        except ValueError as error:
+            raise ValueError(f"query {query.id}: {error}") from None
+
+    def _references(self, ids: Tensor, turns: list[Rendered], query: Query) -> Tensor:
+        """Frame numbers (L,) of reference tokens, -1 elsewhere.
+
+        Raises:
+            ValueError: the questions hold another number of these tokens than of references.
+        """
+        references = torch.full_like(ids, -1)
+        frames = [frame for turn in turns for frame in turn.references]
+        if frames:
+            token = self.localizer.reference_token
+            at = (ids == self.tokenizer.convert_tokens_to_ids(token)).nonzero().flatten()
+            if len(at) != len(frames):
+                raise ValueError(f"query {query.id}: {len(frames)} times for {len(at)} {token} behind the video")
+            references[at] = torch.tensor(frames)
+        return references
 
     def _splice(self, ids: list[int], frames: int) -> tuple[Tensor, Tensor]:
         """Replace the video's placeholder by ``frames`` positions: ids (L,) and frame mask (L,)."""

@@ -40,6 +40,7 @@ def pack(examples: list[Example]) -> Example:
         input_ids=join("input_ids"),
         labels=join("labels"),
         frame_mask=join("frame_mask"),
+        references=join("references"),
         features=first.features,
         targets=tuple(target for example in examples for target in example.targets),
         truncated=sum(example.truncated for example in examples),
@@ -57,15 +58,26 @@ def block_positions(blocks: Tensor) -> Tensor:
     return torch.where(blocks == 0, index, index - own_start + shared)
 
 
-def block_mask(blocks: Tensor, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive attention mask (B, 1, L, L): causal, to the shared beginning and to one's own dialogue.
+def attention_pattern(
+    attention_mask: Tensor, dtype: torch.dtype, blocks: Tensor | None = None, frame_mask: Tensor | None = None
+) -> Tensor:
+    """Additive attention mask (B, 1, L, L): causal, but for what the arguments say.
 
     It is a float mask because transformers adds it as it is under eager attention.
+
+    Args:
+        attention_mask: (B, L) 1 for real tokens.
+        dtype: of the mask.
+        blocks: (B, L) tokens reach the shared beginning (0) and their own dialogue only.
+        frame_mask: (B, L) frames that reach all others of their row, later ones too (MeCo, ``bi_attention``).
     """
-    causal = torch.ones(blocks.shape[1], blocks.shape[1], dtype=torch.bool, device=blocks.device).tril()
-    reachable = (blocks[:, None, :] == 0) | (blocks[:, None, :] == blocks[:, :, None])
-    allowed = causal & reachable & attention_mask[:, None, :].bool()
-    allowed |= torch.eye(blocks.shape[1], dtype=torch.bool, device=blocks.device)  # no padding row without a key
-    return torch.zeros(allowed.shape, dtype=dtype, device=blocks.device).masked_fill(~allowed, torch.finfo(dtype).min)[
-        :, None
-    ]
+    length, device = attention_mask.shape[1], attention_mask.device
+    allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None]
+    if frame_mask is not None:
+        allowed = allowed | (frame_mask[:, None, :] & frame_mask[:, :, None])
+    if blocks is not None:
+        allowed = allowed & ((blocks[:, None, :] == 0) | (blocks[:, None, :] == blocks[:, :, None]))
+    allowed = allowed & attention_mask[:, None, :].bool()
+    allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)  # no padding row without a key
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

@@ -1,17 +1,21 @@
 """What a video, an annotation and an answer are. Times are seconds from the start of the clip.
 
-Shape suffixes: B videos, T frames, P patches, D feature width.
+Shape suffixes: B videos, T frames, P patches, M S-tokens, D feature width.
 """
 
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
 
-TASKS = ("grounding", "dense_captioning", "segment_captioning", "events", "dialogue")
+DESCRIBED = ("dense_captioning", "segment_captioning", "events")
+"""Tasks about described events."""
+CHOICES = ("qa", "grounded_qa")
+"""Tasks with options to choose from."""
+TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Turn:
     task: str = "dialogue"
     events: tuple[Event, ...] = ()
     """What the answer grounds, in the order in which it names them."""
+    topic: str = ""
+    """What a grounding question asks for."""
     times: Mapping[str, float] = field(default_factory=dict)
     """Marker -> seconds, for the markers of this turn."""
 
@@ -66,11 +72,12 @@ class Query:
 
     ``grounding``: find ``text``; ``events`` are the moments. ``dense_captioning``: describe all ``events``.
     ``segment_captioning``: describe the one event. ``events``: raw material for template dialogues (training only).
-    ``dialogue``: the literal ``turns``.
+    ``dialogue``: the literal ``turns``. ``highlights``: how salient is each clip; ``saliency`` tells. ``qa``: choose
+    the answer to ``text`` among ``options``; ``grounded_qa``: and find the ``events`` that show it.
 
     Raises:
-        ValueError: empty id, video or text, unknown task, no event or turn where the task needs one,
-            or an event that ends more than ``TOLERANCE_S`` after ``duration_s``.
+        ValueError: empty id, video or text, unknown task, a field that the task lacks or must not have, or an event
+            that begins after ``duration_s`` or ends more than ``TOLERANCE_S`` after it.
     """
 
     id: str
@@ -79,11 +86,20 @@ class Query:
     text: str = ""
     events: tuple[Event, ...] = ()
     turns: tuple[Turn, ...] = ()
+    """Of a dialogue. In another task at most one: it asks the query in its own words, in place of a template's."""
     duration_s: float | None = None
     """Length of the clip that the times refer to. None: the length stored with the features."""
+    options: tuple[str, ...] = ()
+    answer: int | None = None
+    """Place of the right option, from 0. None: it was not published."""
+    saliency: tuple[tuple[float, ...], ...] = ()
+    """One row a clip of ``clip_s`` seconds, from the start of the video; one score an annotator."""
+    clip_s: float | None = None
+    source: str = ""
+    """The dataset it comes from."""
 
-    TOLERANCE_S = 1.0
-    """Published annotations overrun their videos by rounding; more than this is an error."""
+    TOLERANCE_S = 2.0
+    """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
 
     def __post_init__(self):
         for key in ("id", "video"):
@@ -91,24 +107,55 @@ class Query:
                 raise ValueError(f"{key} must be a non-empty string, got {getattr(self, key)!r}")
         if self.task not in TASKS:
             raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
-        if self.task == "grounding" and not self.text.strip():
-            raise ValueError("a grounding query needs a non-empty text")
+        if self.task in ("grounding", *CHOICES) and not self.text.strip():
+            raise ValueError(f"a {self.task} query needs a non-empty text")
         if self.task == "dialogue" and not self.turns:
             raise ValueError("a dialogue needs at least one turn")
-        if self.task in ("dense_captioning", "segment_captioning", "events") and not self.events:
+        if self.task != "dialogue" and len(self.turns) > 1:
+            raise ValueError(f"task {self.task} takes one turn at most, got {len(self.turns)}")
+        if self.task in DESCRIBED and not self.events:
             raise ValueError(f"task {self.task} needs at least one event")
-        if self.task != "grounding" and any(not event.caption.strip() for event in self.events):
+        if self.task in DESCRIBED and any(not event.caption.strip() for event in self.events):
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
+        self._check_options()
+        self._check_saliency()
         if self.duration_s is not None:
             if not math.isfinite(self.duration_s) or self.duration_s <= 0:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
             self.check_inside(self.duration_s)
 
     def check_inside(self, duration_s: float) -> None:
-        """Raise ValueError if an event leaves a clip of ``duration_s`` seconds."""
-        for event in self.events:
-            if event.end_s > duration_s + self.TOLERANCE_S:
+        """Raise ValueError if an event or a scored clip leaves a video of ``duration_s`` seconds."""
+        for event in (*self.events, *(event for turn in self.turns for event in turn.events)):
+            if event.start_s >= duration_s or event.end_s > duration_s + self.TOLERANCE_S:
                 raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
+        if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
+            raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
+
+    def _check_options(self) -> None:
+        """Raise ValueError if options and answer do not fit the task or each other."""
+        if (self.task in CHOICES) != bool(self.options) or len(self.options) == 1:
+            raise ValueError(f"task {self.task} {'needs two options or more' if self.task in CHOICES else 'has none'}, "
+                             f"got options {list(self.options)}")  # fmt: skip
+        if not all(isinstance(option, str) and option.strip() for option in self.options):
+            raise ValueError(f"options must be non-empty strings, got {list(self.options)}")
+        if self.answer is not None and not (type(self.answer) is int and 0 <= self.answer < len(self.options)):
+            raise ValueError(f"answer must be the place of one of {len(self.options)} options, got {self.answer!r}")
+
+    def _check_saliency(self) -> None:
+        """Raise ValueError if saliency is missing, misplaced or no table of numbers."""
+        if self.task == "highlights" and not self.saliency:
+            raise ValueError("a highlights query needs saliency")
+        if self.saliency and self.task not in ("highlights", "grounding"):
+            raise ValueError(f"task {self.task} has no saliency")
+        if bool(self.saliency) != (self.clip_s is not None):
+            raise ValueError("saliency and clip_s go together")
+        if self.clip_s is not None and not 0 < self.clip_s < math.inf:
+            raise ValueError(f"clip_s must be positive, got {self.clip_s}")
+        if len({len(scores) for scores in self.saliency}) > 1 or (self.saliency and not self.saliency[0]):
+            raise ValueError("saliency must hold the same number of scores, one at least, for each clip")
+        if not all(math.isfinite(score) for scores in self.saliency for score in scores):
+            raise ValueError("saliency must be finite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +176,8 @@ class Video:
     """(T, P, D_patch) float16."""
     cls_attention: np.ndarray | None = None
     """(T, P) float16, attention of the class token to each patch."""
+    spatial: np.ndarray | None = None
+    """(M, D) float16, S-tokens: the patches of the whole video, compressed (see ``models.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
 
@@ -140,7 +189,9 @@ class Video:
             value = getattr(self, key)
             if value is not None and value.shape[0] != frames:
                 raise ValueError(f"video {self.id}: {key} has {value.shape[0]} rows, features have {frames}")
-        for key in ("features", "patches", "cls_attention", "frame_times_s"):
+        if self.spatial is not None and (self.spatial.ndim != 2 or self.spatial.shape[0] == 0):
+            raise ValueError(f"video {self.id}: spatial must be (M, D) with M >= 1, got {self.spatial.shape}")
+        for key in ("features", "patches", "cls_attention", "spatial", "frame_times_s"):
             value = getattr(self, key)
             if value is not None and not np.isfinite(value).all():
                 raise ValueError(f"video {self.id}: {key} holds NaN or infinity")
@@ -181,22 +232,38 @@ def query_from_dict(record: Mapping) -> Query:
     """
     record = dict(record)
     try:
-        events = tuple(Event(**event) for event in record.pop("events", ()))
-        turns = tuple(Turn(**turn) for turn in record.pop("turns", ()))
-        return Query(events=events, turns=turns, **record)
+        for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
+            record[key] = tuple(map(read, record.get(key, ())))
+        record["options"] = tuple(record.get("options", ()))
+        return Query(**record)
     except TypeError as error:  # a misspelt or missing key
         raise ValueError(str(error).replace("__init__() ", "")) from None
 
 
+def _event(record: Mapping) -> Event:
+    return Event(**record)
+
+
+def _turn(record: Mapping) -> Turn:
+    return Turn(**{**record, "events": tuple(map(_event, record.get("events", ())))})
+
+
 def query_to_dict(query: Query) -> dict:
-    """The JSON object of a Query, without empty fields."""
+    """The JSON object of a Query, without the fields that hold their default; ``query_from_dict`` is the way back."""
+    return _plain(query)
 
-    def prune(value):
-        if isinstance(value, dict):
-            return {key: prune(item) for key, item in value.items() if item not in ((), "", None, {})}
-        return [prune(item) for item in value] if isinstance(value, (list, tuple)) else value
 
-    return prune(asdict(query))
+def _plain(value):
+    if is_dataclass(value):
+        filled = ((item.name, getattr(value, item.name), _default(item)) for item in fields(value))
+        return {name: _plain(content) for name, content, default in filled if content != default}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _default(item: Field):
+    return item.default_factory() if item.default_factory is not MISSING else item.default
 
 
 def write_queries(path: Path, queries) -> None:

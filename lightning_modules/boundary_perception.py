@@ -1,8 +1,9 @@
 """Stage 2: the language model learns events and their boundaries. A LoRA learns, on template dialogues."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from peft import get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
@@ -12,12 +13,16 @@ from models.video_llm import VideoLLM
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Size of a LoRA; it sits on every linear layer of the language model but the output layer."""
+    """A LoRA, and how the rows of new tokens learn beside it."""
 
     r: int = 64
     alpha: float = 128
     """Its output is scaled by alpha / r."""
     dropout: float = 0.05
+    target_modules: str | list[str] = "all-linear"
+    """Names of the layers it sits on; ``all-linear``: all of the language model but the output layer."""
+    new_tokens: Literal["rows", "full"] = "rows"
+    """What learns where the localizer has tokens of its own: their rows, or (as MeCo released) the whole matrices."""
 
 
 class BoundaryPerception(VideoLanguageModule):
@@ -43,20 +48,29 @@ class BoundaryPerception(VideoLanguageModule):
         """
         if weights.loras:
             raise ValueError(f"{self.previous} already holds a LoRA; go on from it with InstructionTuning")
-        return self.assemble(add_lora(llm, self.new_lora()), weights)
+        return self.assemble(add_lora(llm, self.new_lora(llm)), weights)
 
-    def new_lora(self):
-        """Configuration of a LoRA of this stage's size."""
-        return lora_config(self.lora.r, self.lora.alpha, self.lora.dropout)
+    def new_lora(self, llm: PreTrainedModel) -> LoraConfig:
+        """Configuration of this stage's LoRA; the rows of the localizer's tokens learn with it."""
+        more, settings = {}, self.lora
+        tokens = list(self.dialogue.special)
+        # Where the output matrix is the embedding, PEFT keeps it so.
+        matrices = ["embed_tokens"] if llm.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
+        if tokens and settings.new_tokens == "rows":
+            more = {"trainable_token_indices": dict.fromkeys(matrices, tokens)}
+        elif tokens:
+            more = {"modules_to_save": matrices}
+        return lora_config(settings.r, settings.alpha, settings.dropout, settings.target_modules, **more)
 
     def assemble(self, llm, weights: Weights) -> VideoLLM:
         """The model around a language model that has its LoRA."""
         if not weights.adapter and not self.tune_adapter:
             raise ValueError("the visual adapter would stay random: give `previous`, or set tune_adapter: true")
         adapter = self.adapter(llm.config.hidden_size, weights)
-        return VideoLLM(llm, adapter.requires_grad_(self.tune_adapter))
+        return self.video_llm(llm, adapter.requires_grad_(self.tune_adapter), weights)
 
     def weights(self) -> Weights:
-        """The adapter, the LoRAs merged before this stage, and this stage's own."""
+        """The adapter, the head, the LoRAs merged before this stage, and this stage's own."""
         own = Lora(self.model.llm.peft_config["default"], get_peft_model_state_dict(self.model.llm))
-        return Weights(adapter=self.model.adapter.state_dict(), loras=[*self.merged, own])
+        head = self.model.head.state_dict() if self.model.head else {}
+        return Weights(self.model.adapter.state_dict(), [*self.merged, own], head=head)

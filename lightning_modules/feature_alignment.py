@@ -18,7 +18,8 @@ class FeatureAlignment(VideoLanguageModule):
         """
         if weights.loras:
             raise ValueError(f"feature alignment comes first, but {self.previous} already holds a LoRA")
-        return VideoLLM(llm, self.adapter(llm.config.hidden_size, weights))
+        adapter = self.adapter(llm.config.hidden_size, weights)
+        return VideoLLM(llm, adapter, bidirectional=self.localizer.bidirectional)  # nothing is localized yet
 
     def weights(self) -> Weights:
         """The adapter."""

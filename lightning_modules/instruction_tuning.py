@@ -30,7 +30,8 @@ class InstructionTuning(BoundaryPerception):
         """
         if self.previous_lora == "merge_then_new":
             self.merged = weights.loras
-            return self.assemble(add_lora(merge_loras(llm, self.merged), self.new_lora()), weights)
+            llm = merge_loras(llm, self.merged)
+            return self.assemble(add_lora(llm, self.new_lora(llm)), weights)
         if not weights.loras:
             raise ValueError(f"previous_lora: continue needs a LoRA, and {self.previous} has none")
         *self.merged, last = weights.loras

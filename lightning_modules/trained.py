@@ -51,8 +51,8 @@ class TrainedModel(VideoLanguageModule):
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """Merge everything into the base."""
-        model = VideoLLM(merge_loras(llm, weights.loras), self.adapter(llm.config.hidden_size, weights))
-        return model.requires_grad_(False)
+        adapter = self.adapter(llm.config.hidden_size, weights)
+        return self.video_llm(merge_loras(llm, weights.loras), adapter, weights).requires_grad_(False)
 
     def weights(self) -> Weights:
         """The weights that were read."""

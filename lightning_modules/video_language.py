@@ -16,10 +16,11 @@ from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from localizers.base import Localizer
+from localizers.base import Answer, Localizer
 from models.adapters import LinearAdapter
 from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
-from models.video_llm import VideoLLM
+from models.video_llm import Generated, VideoLLM
+from models.vocabulary import add_tokens
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Optimization:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    other_lr: float | None = None
+    """Peak learning rate of everything that is not LoRA; None: the same."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class VideoLanguageModule(L.LightningModule):
             return
         llm = load_llm(self.llm_name, self.llm_dtype).requires_grad_(False)
         self.base = {"name": self.llm_name, "fingerprint": fingerprint(llm)}
+        add_tokens(llm, self.dialogue.tokenizer, self.localizer.special_tokens, self.localizer.token_init)
         previous = read_weights(self.previous) if self.previous else Weights()
         check_base(self.base, previous.manifest.get("base"), f"the previous stage {self.previous}")
         # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
@@ -116,19 +120,22 @@ class VideoLanguageModule(L.LightningModule):
 
     def adapter(self, width: int, weights: Weights) -> nn.Module:
         """The visual adapter to ``width``, with the previous stage's weights if there are any."""
-        adapter = LinearAdapter(self.feature_width, width)
-        if weights.adapter:
-            expected = {key: value.shape for key, value in adapter.state_dict().items()}
-            check_keys("adapter", expected, {key: value.shape for key, value in weights.adapter.items()})
-            adapter.load_state_dict(weights.adapter)
-        return adapter
+        return load_part("adapter", LinearAdapter(self.feature_width, width), weights.adapter)
+
+    def video_llm(self, llm: nn.Module, adapter: nn.Module, weights: Weights) -> VideoLLM:
+        """The model as the localizer wants it, its head with the previous stage's weights if there are any."""
+        head = self.localizer.head(llm.config.hidden_size)
+        if head is not None:
+            load_part("head", head, weights.head)
+        return VideoLLM(llm, adapter, head, self.localizer.states, self.localizer.bidirectional)
 
     def training_step(self, batch: Batch) -> Tensor:
         """The sum of the language-model loss and the localizer's terms, each logged under its own name."""
         if not batch.queries:  # nothing could be read; this rank still takes part in the reduction
             return 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
         output = self.model(batch)
-        terms = {"lm": output.lm_loss, **self.localizer.loss(output, batch)}
+        ids = {token: number for number, token in self.dialogue.special.items()}
+        terms = {"lm": output.lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
         loss = sum(terms.values())
         size = len(batch.queries)
         self.log_dict({f"train/{name}_loss": term.detach() for name, term in terms.items()}, batch_size=size)
@@ -143,9 +150,16 @@ class VideoLanguageModule(L.LightningModule):
     def configure_optimizers(self) -> dict:
         """AdamW on what is trainable; the learning rate is 0 in the very first step, as released."""
         settings = self.optimization
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        other_lr = settings.lr if settings.other_lr is None else settings.other_lr
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(settings.lr if "lora_" in name else other_lr, []).append(parameter)
         optimizer = torch.optim.AdamW(
-            trainable, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            [{"params": parameters, "lr": lr} for lr, parameters in groups.items()],
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(settings.warmup_ratio * steps), steps)
@@ -155,11 +169,23 @@ class VideoLanguageModule(L.LightningModule):
         """Generate the answers of a batch and read times from them."""
         if not prompts.queries:
             return []
-        tokenizer = self.dialogue.tokenizer
-        ids = self.model.generate(prompts, pad_token_id=self.dialogue.pad_id, **self.generation.settings())
-        texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        asked = zip(prompts.queries, texts, prompts.durations_s, strict=True)
-        return [self.localizer.decode(query, text, duration_s) for query, text, duration_s in asked]
+        stop = {"eos_token_id": end} if (end := self.dialogue.encoder.end) else {}
+        settings = self.generation.settings() | stop
+        generated = self.model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
+        asked = zip(prompts.queries, map(self._answer, generated), prompts.clips, strict=True)
+        return [self.localizer.decode(query, answer, clip, self.model.head) for query, answer, clip in asked]
+
+    def _answer(self, generated: Generated) -> Answer:
+        tokenizer, special = self.dialogue.tokenizer, self.dialogue.special
+        ids = [i for i in generated.ids.tolist() if i in special or i not in tokenizer.all_special_ids]
+        return Answer(
+            text=tokenizer.decode(ids).strip(),
+            tokens=tuple(tokenizer.convert_ids_to_tokens(generated.ids.tolist())),
+            frames=generated.frames,
+            predicting=generated.predicting,
+            reading=generated.reading,
+            first=generated.first,
+        )
 
     def validation_step(self, batch: PromptBatch) -> list[Prediction]:
         """Answer queries and score the answers."""
@@ -206,6 +232,19 @@ class VideoLanguageModule(L.LightningModule):
             "features": asdict(header) if header else None,
         }
         write_weights(folder, weights)
+
+
+def load_part(what: str, part: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """A part of the model with the given weights, or as it is where there are none.
+
+    Raises:
+        ValueError: the weights are not those of this part.
+    """
+    if tensors:
+        expected = {key: value.shape for key, value in part.state_dict().items()}
+        check_keys(what, expected, {key: value.shape for key, value in tensors.items()})
+        part.load_state_dict(tensors)
+    return part
 
 
 def check_base(mine: dict, theirs: dict | None, whose: str) -> None:

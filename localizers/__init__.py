@@ -1,5 +1,6 @@
 """How a model says when. Configs name localizers as ``localizers.TextTimestamps``."""
 
+from localizers.structural_tokens import StructuralTokens
 from localizers.text_timestamps import TextTimestamps
 
-__all__ = ["TextTimestamps"]
+__all__ = ["StructuralTokens", "TextTimestamps"]

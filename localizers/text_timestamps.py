@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from random import Random
 
+from torch import nn
+
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import Localizer, Rendered
+from localizers.base import Answer, Clip, Localizer, Rendered
 
 SPAN = re.compile(r"(\d{2}) (?:to|and) (\d{2})")
 SPAN_FIRST = re.compile(r"from (\d{2}) to (\d{2}), (.*?)\.?(?=$|\s*from \d{2} to \d{2},)", re.IGNORECASE | re.DOTALL)
@@ -50,9 +52,9 @@ class TextTimestamps(Localizer):
             tick = 0
         return str(tick).rjust(2, "0")
 
-    def render(self, turn: Turn, duration_s: float, random: Random) -> Rendered:
+    def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Replace time markers by ticks; write grounding and dense-captioning answers from the events."""
-        question, answer = turn.question, turn.answer
+        question, answer, duration_s = turn.question, turn.answer, clip.duration_s
         if answer is None and turn.events:
             answer = self._answer(turn, duration_s, random)
         for marker, time_s in turn.times.items():
@@ -77,21 +79,22 @@ class TextTimestamps(Localizer):
     def _span(self, event: Event, duration_s: float) -> str:
         return f"from {self.tick(event.start_s, duration_s)} to {self.tick(event.end_s, duration_s)}"
 
-    def decode(self, query: Query, answer: str, duration_s: float) -> Prediction:
+    def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
         """Spans of a grounding answer, in the order named, or the events of a dense caption."""
         if query.task == "dense_captioning":
-            rule, events = self.read_events(answer)
+            rule, events = self.read_events(answer.text)
         else:
-            found = [(int(a), int(b)) for a, b in SPAN.findall(answer)]
+            found = [(int(a), int(b)) for a, b in SPAN.findall(answer.text)]
             rule, events = ("digits" if found else None), [(a, b, "") for a, b in found]
         # As released: the end tick of a dense caption belongs to the event, the end tick of a moment does not.
         last = 1 if query.task == "dense_captioning" else 0
+        tick_s = clip.duration_s / self.ticks
         return Prediction(
             query_id=query.id,
             video=query.video,
             task=query.task,
-            answer=answer,
-            spans=tuple((a * duration_s / self.ticks, (b + last) * duration_s / self.ticks, 1.0) for a, b, _ in events),
+            answer=answer.text,
+            spans=tuple((a * tick_s, (b + last) * tick_s, 1.0) for a, b, _ in events),
             captions=tuple(caption for *_, caption in events) if query.task == "dense_captioning" else (),
             rule=rule,
         )

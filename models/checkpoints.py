@@ -1,8 +1,8 @@
 """What a run leaves behind and the next one starts from: adapter and LoRA weights beside a named base model.
 
-A weights folder holds ``manifest.json``, ``adapter.safetensors`` and one PEFT folder ``lora-1``, ``lora-2``, .. for
-each LoRA, in the order in which they are merged into the base. The base itself is referred to by name and fingerprint.
-The released VTimeLLM folders are read as well.
+A weights folder holds ``manifest.json``, ``adapter.safetensors``, ``head.safetensors`` where the localizer learns
+anything, and one PEFT folder ``lora-1``, ``lora-2``, .. for each LoRA, in the order in which they are merged into the
+base. The base itself is referred to by name and fingerprint. The released VTimeLLM folders are read as well.
 """
 
 import hashlib
@@ -37,6 +37,8 @@ class Weights:
     """In the order in which they were trained and are merged."""
     manifest: dict = field(default_factory=dict)
     """What made them: base, localizer, conversation format, stage, features."""
+    head: dict[str, Tensor] = field(default_factory=dict)
+    """State dict of what the localizer learns on hidden states; empty if it learns nothing."""
 
 
 def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -75,10 +77,10 @@ def fingerprint(llm: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def lora_config(r: int, alpha: float, dropout: float) -> LoraConfig:
-    """LoRA on every linear layer of the language model except the output layer (VTimeLLM, section 4.1)."""
+def lora_config(r: int, alpha: float, dropout: float, targets: str | list[str] = "all-linear", **more) -> LoraConfig:
+    """LoRA on linear layers: by default all of the language model but the output layer (VTimeLLM, section 4.1)."""
     return LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type="CAUSAL_LM"
+        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM", **more
     )
 
 
@@ -123,12 +125,17 @@ def write_weights(folder: Path, weights: Weights) -> None:
     """Write a weights folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in weights.adapter.items()}, folder / "adapter.safetensors")
+    for name, tensors in (("adapter", weights.adapter), ("head", weights.head)):
+        if tensors:
+            _save(tensors, folder / f"{name}.safetensors")
     for number, lora in enumerate(weights.loras, 1):
         lora.config.save_pretrained(folder / f"lora-{number}")
-        tensors = {k: v.detach().cpu().contiguous() for k, v in lora.tensors.items()}
-        save_file(tensors, folder / f"lora-{number}" / "adapter_model.safetensors")
+        _save(lora.tensors, folder / f"lora-{number}" / "adapter_model.safetensors")
     (folder / "manifest.json").write_text(json.dumps(weights.manifest, indent=2) + "\n")
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
 
 
 def read_weights(folder: Path) -> Weights:
@@ -142,6 +149,7 @@ def read_weights(folder: Path) -> Weights:
     if (inner / "manifest.json").is_file():
         return Weights(
             adapter=load_file(inner / "adapter.safetensors"),
+            head=load_file(inner / "head.safetensors") if (inner / "head.safetensors").is_file() else {},
             loras=[_read_lora(path) for path in sorted(inner.glob("lora-*"), key=lambda p: int(p.name[5:]))],
             manifest=json.loads((inner / "manifest.json").read_text()),
         )
@@ -155,8 +163,17 @@ def read_weights(folder: Path) -> Weights:
 
 def _read_lora(folder: Path) -> Lora:
     settings = json.loads((folder / "adapter_config.json").read_text())
-    keys = ("r", "lora_alpha", "lora_dropout", "target_modules", "task_type")  # older PEFT files have others beside
-    config = LoraConfig(**{key: settings[key] for key in keys})
+    # Older PEFT files have others beside, and lack the last two.
+    keys = (
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "task_type",
+        "modules_to_save",
+        "trainable_token_indices",
+    )
+    config = LoraConfig(**{key: settings.get(key) for key in keys})
     safe = folder / "adapter_model.safetensors"
     tensors = load_file(safe) if safe.is_file() else _load_bin(folder / "adapter_model.bin")
     return Lora(config, tensors)

@@ -3,7 +3,10 @@
 Shape suffixes: B dialogues or videos, Q queries, T frames, L tokens, D width, V vocabulary, N supervised tokens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import IGNORE
-from datamodules.packing import block_mask, block_positions
+from datamodules.packing import attention_pattern, block_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,24 @@ class Output:
     """Mean cross-entropy over the supervised tokens of the batch; 0 without any."""
     logits: Tensor
     """(N, V) of the supervised tokens, in row order."""
+    states: dict[str, Tensor] = field(default_factory=dict)
+    """(B, L, D) hidden states by the place where they were taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """One answer and the hidden states around it, by the place where they were taken."""
+
+    ids: Tensor
+    """(L,) the new tokens."""
+    frames: dict[str, Tensor]
+    """(T, D) at the video's frames."""
+    predicting: dict[str, Tensor]
+    """(L, D) that predicted each token."""
+    reading: dict[str, Tensor]
+    """(L, D) when each token was read."""
+    first: dict[str, Tensor]
+    """(D,) at the first token of the prompt."""
 
 
 class VideoLLM(nn.Module):
@@ -31,47 +52,85 @@ class VideoLLM(nn.Module):
     Args:
         llm: the language model, plain or wrapped by PEFT.
         adapter: maps (B, T, D_feature) to (B, T, D).
+        head: what a localizer learns on hidden states; kept here, used by the localizer.
+        states: where hidden states are taken, see ``localizers.base.StatePoint``.
+        bidirectional: whether a video's frames attend to all of its frames.
     """
 
-    def __init__(self, llm: nn.Module, adapter: nn.Module):
+    def __init__(
+        self,
+        llm: nn.Module,
+        adapter: nn.Module,
+        head: nn.Module | None = None,
+        states: Sequence[str] = (),
+        bidirectional: bool = False,
+    ):
         super().__init__()
-        self.llm = llm
-        self.adapter = adapter
+        self.llm, self.adapter, self.head = llm, adapter, head
+        self.states, self.bidirectional = tuple(states), bidirectional
+        if bidirectional:
+            self.causal_lm.config.sliding_window = None  # frames reach further than any window
 
     @property
     def causal_lm(self) -> PreTrainedModel:
         """The transformers model itself; LoRA layers, if any, are inside it."""
         return self.llm if isinstance(self.llm, PreTrainedModel) else self.llm.get_base_model()
 
-    def embed(self, input_ids: Tensor, frame_mask: Tensor, features: Tensor, feature_mask: Tensor) -> Tensor:
-        """Input vectors (B, L, D): word embeddings, with frame projections where ``frame_mask`` is set."""
-        words = self.causal_lm.get_input_embeddings()(input_ids)
-        frames = self.adapter(features)[feature_mask].to(words.dtype)
-        return words.masked_scatter(frame_mask[..., None], frames)
+    def embed(self, ids: Tensor, frame_mask: Tensor, features: Tensor, feature_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Input vectors (B, L, D), words with frame projections where ``frame_mask`` is set, and frames (B, T, D)."""
+        words = self.causal_lm.get_input_embeddings()(ids)
+        frames = self.adapter(features).to(words.dtype)
+        return words.masked_scatter(frame_mask[..., None], frames[feature_mask]), frames
 
     def forward(self, batch: Batch) -> Output:
         """The language-model loss of a batch; logits are computed for supervised tokens only."""
-        inputs = self.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
+        inputs, frames = self.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
+        inputs = refer(inputs, batch.references, frames)
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
-        if batch.blocks is None:
-            attention_mask, position_ids = batch.attention_mask, None
-        else:
-            attention_mask = block_mask(batch.blocks, batch.attention_mask, inputs.dtype)
-            position_ids = block_positions(batch.blocks)
-        logits = self.causal_lm(
-            inputs_embeds=inputs,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            logits_to_keep=supervised,
-            use_cache=False,
-        ).logits.flatten(end_dim=-2)
+        position_ids = None if batch.blocks is None else block_positions(batch.blocks)
+        with self.watch() as seen:
+            logits = self.causal_lm(
+                inputs_embeds=inputs,
+                attention_mask=self.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks),
+                position_ids=position_ids,
+                logits_to_keep=supervised,
+                use_cache=False,
+            ).logits.flatten(end_dim=-2)
         # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
         total = F.cross_entropy(logits.float(), next_labels[supervised], reduction="sum")
-        return Output(lm_loss=total / supervised.sum().clamp(min=1), logits=logits)
+        states = {point: calls[0] for point, calls in seen.items()}
+        return Output(lm_loss=total / supervised.sum().clamp(min=1), logits=logits, states=states)
+
+    def mask(self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None) -> Tensor:
+        """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""
+        if blocks is None and not self.bidirectional:
+            return attention_mask
+        return attention_pattern(attention_mask, dtype, blocks, frame_mask if self.bidirectional else None)
+
+    @contextmanager
+    def watch(self) -> Iterator[dict[str, list[Tensor]]]:
+        """Collects the hidden states (B, L, D) of each forward pass inside, by hooks: no other layer is kept."""
+        decoder = self.causal_lm.get_decoder()
+        seen: dict[str, list[Tensor]] = {point: [] for point in self.states}
+
+        def keep(point: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor | None = None) -> None:
+            seen[point].append(args[0] if output is None else output)
+
+        places = {
+            "before_last_layer": decoder.layers[-1].register_forward_pre_hook,
+            "before_norm": decoder.norm.register_forward_pre_hook,
+            "after_norm": decoder.norm.register_forward_hook,
+        }
+        hooks = [places[point](partial(keep, point)) for point in self.states]
+        try:
+            yield seen
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @torch.inference_mode()
-    def generate(self, prompts: PromptBatch, **settings) -> list[Tensor]:
+    def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
         Args:
@@ -79,24 +138,65 @@ class VideoLLM(nn.Module):
             settings: of transformers' ``generate``, for example ``max_new_tokens``.
 
         Returns:
-            the new token ids of each query.
+            one answer a query, padded to the longest.
         """
         rows = prompts.video_of_query
-        prefix = self.embed(prompts.prefix_ids, prompts.frame_mask, prompts.features, prompts.feature_mask)
+        prefix, frames = self.embed(prompts.prefix_ids, prompts.frame_mask, prompts.features, prompts.feature_mask)
         cache = DynamicCache(config=self.causal_lm.config)
+        with self.watch() as before:
+            self.causal_lm.get_decoder()(
+                inputs_embeds=prefix,
+                attention_mask=self.mask(prompts.prefix_mask, prefix.dtype, prompts.frame_mask, None),
+                position_ids=(prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        cache.batch_select_indices(rows)
+        suffix = self.causal_lm.get_input_embeddings()(prompts.suffix_ids)
+        suffix = refer(suffix, prompts.references, frames[rows])
+        attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
+        with self.watch() as during:
+            answers = self.causal_lm.generate(
+                inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                **settings,
+            )
+            if self.states:  # the last token has been predicted, but not yet read
+                self._read_last(answers, attention_mask, cache)
+        steps = {point: torch.cat([call[:, -1:] for call in calls], dim=1) for point, calls in during.items()}
+        start = prompts.prefix_mask.argmax(-1)
+        return [
+            Generated(
+                ids=ids,
+                frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
+                predicting={point: states[query, :-1] for point, states in steps.items()},
+                reading={point: states[query, 1:] for point, states in steps.items()},
+                first={point: calls[0][row, start[row]] for point, calls in before.items()},
+            )
+            for query, (ids, row) in enumerate(zip(answers, rows.tolist(), strict=True))
+        ]
+
+    def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
+        mask = F.pad(attention_mask, (0, answers.shape[1]), value=1)
         self.causal_lm.get_decoder()(
-            inputs_embeds=prefix,
-            attention_mask=prompts.prefix_mask,
-            position_ids=(prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0),
+            inputs_embeds=self.causal_lm.get_input_embeddings()(answers[:, -1:]),
+            attention_mask=mask,
+            position_ids=mask.sum(-1, keepdim=True) - 1,
             past_key_values=cache,
             use_cache=True,
         )
-        cache.batch_select_indices(rows)
-        suffix = self.causal_lm.get_input_embeddings()(prompts.suffix_ids)
-        answers = self.causal_lm.generate(
-            inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
-            attention_mask=torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1),
-            past_key_values=cache,
-            **settings,
-        )
-        return list(answers)
+
+
+def refer(inputs: Tensor, references: Tensor | None, frames: Tensor) -> Tensor:
+    """Add to each token that refers to a frame that frame's input vector (E.T. Chat, ``<vid>`` in a question).
+
+    Args:
+        inputs: (B, L, D).
+        references: (B, L) frame numbers, -1 for none; None: there are none at all.
+        frames: (B, T, D).
+    """
+    if references is None:
+        return inputs
+    row, at = (references >= 0).nonzero(as_tuple=True)
+    return inputs.index_put((row, at), frames[row, references[row, at]], accumulate=True)

@@ -20,6 +20,7 @@ from lightning_modules.boundary_perception import LoraSettings
 from lightning_modules.trained import TrainedModel
 from lightning_modules.video_language import Optimization
 from localizers import TextTimestamps
+from localizers.base import Answer, Clip
 from metrics.grounding import grounding_scores
 from models.adapters import LinearAdapter
 from models.checkpoints import Lora, Weights, add_lora, lora_config, merge_loras, write_weights
@@ -106,7 +107,7 @@ def as_query(raw: dict) -> Query:
 def rendered(raw: dict) -> list[tuple[str, str]]:
     query = as_query(raw)
     localizer = TextTimestamps(legacy_negative=True)
-    turns = [localizer.render(turn, query.duration_s, Random(0)) for turn in query.turns]
+    turns = [localizer.render(turn, Clip(query.duration_s, 1, 1.0), Random(0)) for turn in query.turns]
     return [(turn.question, turn.answer) for turn in turns]
 
 
@@ -171,7 +172,7 @@ def test_vtimellm_loss_logits_and_every_gradient(stage, files, read, base, weigh
     assert torch.equal(batch.labels, expected["spliced.labels"].long())
     assert torch.equal(batch.attention_mask.bool(), expected["spliced.attention_mask"].bool())
     model = model_of(stage, base, weights)
-    embedded = model.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
+    embedded, _ = model.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
     real = batch.attention_mask.bool()
     torch.testing.assert_close(embedded.sum(-1)[real], expected["spliced.embeds_rowsum"][real], rtol=1e-4, atol=1e-4)
 
@@ -294,7 +295,7 @@ def test_vtimellm_greedy_answers_with_shared_prefix(kind, loras, read, base, wei
     length = max(len(item["new_ids"]) for item in items)
     answers = model.generate(batch, max_new_tokens=length, do_sample=False, pad_token_id=dialogue.pad_id)
     for item, answer in zip(items, answers, strict=True):
-        assert answer.tolist()[: len(item["new_ids"])] == item["new_ids"]
+        assert answer.ids.tolist()[: len(item["new_ids"])] == item["new_ids"]
 
 
 def test_vtimellm_released_weights_are_read_and_merged(files, base, read, make_batch):
@@ -309,7 +310,7 @@ def test_vtimellm_released_weights_are_read_and_merged(files, base, read, make_b
     query = Query("q", items[0]["video"], "dialogue", turns=(Turn(items[0]["query"]),))
     batch = collate_prompts([module.dialogue.prompt(query, make_batch.video(query.video))], module.dialogue.pad_id)
     (answer,) = module.model.generate(batch, max_new_tokens=24, do_sample=False, pad_token_id=0)
-    assert answer.tolist()[: len(items[0]["new_ids"])] == items[0]["new_ids"]
+    assert answer.ids.tolist()[: len(items[0]["new_ids"])] == items[0]["new_ids"]
 
 
 def test_vtimellm_query_normalisation(read, tokenizer):
@@ -322,7 +323,8 @@ def test_vtimellm_query_normalisation(read, tokenizer):
 def test_vtimellm_grounding_answers(read):
     """Windows read from answers, on the official 0..1 clock. The official IoU is rounded to two decimals."""
     for item in read("eval.json")["iou"]:
-        prediction = TextTimestamps().decode(Query("q", "v", "grounding", text="x"), item["answer"], duration_s=1.0)
+        query = Query("q", "v", "grounding", text="x")
+        prediction = TextTimestamps().decode(query, Answer(item["answer"]), Clip(1.0, 1, 1.0))
         spans = [span[:2] for span in prediction.spans]
         score = grounding_scores([spans], [[item["gt"]]])["mIoU"] / 100
         assert score == pytest.approx(item["iou"], abs=0.0051), item
@@ -333,7 +335,8 @@ def test_vtimellm_dense_caption_answers(read):
     for log in parse["logs"]:
         if log["task"] == "captioning":
             query = Query("q", log["video_id"], "dense_captioning", events=(Event(0, 1, "x"),))
-            prediction = TextTimestamps().decode(query, log["answer"], parse["gt"][log["video_id"]]["duration"])
+            clip = Clip(parse["gt"][log["video_id"]]["duration"], 1, 1.0)
+            prediction = TextTimestamps().decode(query, Answer(log["answer"]), clip)
             found = [
                 {"sentence": caption, "timestamp": list(span[:2])}
                 for caption, span in zip(prediction.captions, prediction.spans, strict=True)

@@ -349,7 +349,7 @@ def test_loss_is_the_mean_over_supervised_tokens(arguments, runs, tmp_path):
     cli = build(arguments(2, tmp_path / "run", NO_DROPOUT, previous=runs[1]))
     (batch,) = batches(cli)
     model = cli.model.model
-    inputs = model.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
+    inputs, _ = model.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
     logits = model.causal_lm(inputs_embeds=inputs, attention_mask=batch.attention_mask).logits[:, :-1]
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORE)
     torch.testing.assert_close(loss(cli, batch), nll, rtol=1e-5, atol=0)
@@ -423,7 +423,7 @@ def test_shipped_configs_hold_the_published_values(stage, monkeypatch):
     kinds = {1: "FeatureAlignment", 2: "BoundaryPerception", 3: "InstructionTuning"}
     assert config["model"]["class_path"] == f"lightning_modules.{kinds[stage]}"
     optimization = {"warmup_ratio": 0.03, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
-    assert model["optimization"] == optimization | {"lr": 1e-3 if stage == 1 else 1e-4}
+    assert model["optimization"] == optimization | {"lr": 1e-3 if stage == 1 else 1e-4, "other_lr": None}
     assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 128
     assert trainer["max_epochs"] == (1 if stage == 1 else 2)
     assert (trainer["precision"], model["dtype"]) == ("bf16-mixed", "bfloat16")
@@ -432,7 +432,8 @@ def test_shipped_configs_hold_the_published_values(stage, monkeypatch):
     assert model["chat"] == ("plain" if stage == 1 else "vicuna_v1")
     assert trainer["gradient_clip_val"] == 1.0
     if stage > 1:
-        assert model["lora"] == {"r": 64, "alpha": 128, "dropout": 0.05}
+        layers = {"target_modules": "all-linear", "new_tokens": "rows"}
+        assert model["lora"] == {"r": 64, "alpha": 128, "dropout": 0.05} | layers
         assert model["tune_adapter"] is False
         assert str(model["previous"]) == f"runs/vtimellm-stage{stage - 1}"
     if stage == 3:

@@ -97,10 +97,10 @@ def test_answers_are_the_same_alone_and_with_others(dialogue, model):
         ids = torch.cat([prompt.prefix_ids, prompt.suffix_ids])[None]
         frame_mask = torch.cat([prompt.frame_mask, torch.zeros(len(prompt.suffix_ids), dtype=torch.bool)])[None]
         every_frame = torch.ones(1, len(prompt.features), dtype=torch.bool)
-        inputs = model.embed(ids, frame_mask, prompt.features[None], every_frame)
+        inputs, _ = model.embed(ids, frame_mask, prompt.features[None], every_frame)
         mask = torch.ones(ids.shape, dtype=torch.long)
         plain = model.causal_lm.generate(inputs_embeds=inputs, attention_mask=mask, **settings)[0]
-        assert answer[: len(plain)].tolist() == plain.tolist()
+        assert answer.ids[: len(plain)].tolist() == plain.tolist()
 
 
 def test_the_prefix_of_a_video_runs_once(dialogue, model):

@@ -1,0 +1,43 @@
+"""New tokens for a language model that never saw them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def add_tokens(
+    llm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Sequence[str],
+    init: Literal["mean", "released"] = "mean",
+) -> None:
+    """Give the tokens rows in the embedding and the output matrix.
+
+    Args:
+        llm: the base model; its matrices grow to the length of the tokenizer if they are shorter.
+        tokenizer: already knows the tokens.
+        tokens: the new tokens, in the order in which they were added.
+        init: first values of their rows. ``mean``: of all old rows. ``released`` (MeCo): where the matrices must grow,
+            the i-th row from the end is the mean of the i-th part of the old rows; where they have spare rows, these
+            stay as they are.
+    """
+    if not tokens:
+        return
+    old, grows = llm.get_input_embeddings().num_embeddings, len(tokenizer) > llm.get_input_embeddings().num_embeddings
+    if grows:
+        llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    elif init == "released":
+        return
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    words = min(old, min(ids))
+    matrices = {llm.get_input_embeddings().weight, llm.get_output_embeddings().weight}
+    with torch.no_grad():
+        for matrix in matrices:  # one, where input and output are tied
+            if init == "mean":
+                matrix[ids] = matrix[:words].float().mean(0).to(matrix.dtype)
+            else:
+                parts = matrix[:old].chunk(len(tokens))
+                for number, part in enumerate(parts, 1):
+                    matrix[-number] = part.float().mean(0).to(matrix.dtype)

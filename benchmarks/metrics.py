@@ -54,6 +54,7 @@ def highlights(rows: list[dict]) -> Callable[[], object]:
     saliency = [rng.normal(size=int(row["duration"] / 2)).tolist() for row in rows]
 
     def run():
+        """Score the set once."""
         ratings = [clip_matrix(row["relevant_clip_ids"], row["saliency_scores"], row["duration"]) for row in rows]
         return retrieval_scores(windows, targets, "official"), highlight_scores(saliency, ratings, "official")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metrics.files import FileError, by_id, describe, need, read, rows, table
+from metrics.files import FileError, by_id, describe, need, read, read_text, rows, table
 from metrics.spans import is_number, is_valid
 
 CHARADES_LINE = re.compile(r"(\S+) (\S+) (\S+)##(.*)")
@@ -42,6 +42,27 @@ def window(value: object, where: str) -> tuple[float, float]:
     return float(value[0]), float(value[1])
 
 
+def windows_at(row: object, keys: Sequence[str], where: str) -> tuple[tuple[float, float], ...]:
+    """The target windows under the first of the keys that a record has.
+
+    Raises:
+        FileError: no such key, no list, or a window that is none.
+    """
+    return tuple(window(item, where) for item in need(row, keys, where, list))
+
+
+def duration(row: Mapping, where: str, key: str = "duration") -> float:
+    """The length of the video of a record in seconds; NaN where it says nothing.
+
+    Raises:
+        FileError: it is no positive number.
+    """
+    value = row.get(key)
+    if value is not None and not (is_number(value) and value > 0):
+        raise FileError(f"{where}: {key!r} must be seconds, got {describe(value)}")
+    return math.nan if value is None else float(value)
+
+
 def normal(text: str) -> str:
     """A sentence for comparison: case, outer spaces and the final full stop do not count."""
     return " ".join(text.lower().split()).removesuffix(".").strip()
@@ -49,7 +70,8 @@ def normal(text: str) -> str:
 
 def is_query_file(content: object) -> bool:
     """True for records of this project: ``id``, ``video``, ``task``."""
-    return isinstance(content, list) and bool(content) and {"id", "video", "task"} <= set(content[0])
+    first = content[0] if isinstance(content, list) and content else None
+    return isinstance(first, Mapping) and {"id", "video", "task"} <= first.keys()
 
 
 def moments(path: Path | str) -> list[Moment]:
@@ -82,32 +104,32 @@ def moments(path: Path | str) -> list[Moment]:
 
 def query_moment(row: Mapping, where: str) -> Moment | None:
     """One of this project's queries; None for another task."""
-    if row["task"] != "grounding":
+    if need(row, ["task"], where) != "grounding":
         return None
-    windows = tuple(window((need(e, ["start_s"], where), need(e, ["end_s"], where)), where) for e in row["events"])
-    return Moment(row["id"], row["video"], row.get("text", ""), windows, row.get("duration_s") or math.nan)
+    name, video = need(row, ["id"], where, str), need(row, ["video"], where, str)
+    windows = tuple(event_window(event, where) for event in need(row, ["events"], where, list))
+    return Moment(name, video, str(row.get("text", "")), windows, duration(row, where, "duration_s"))
 
 
-def charades_video(video: str, entry: Mapping, path: Path | str) -> list[Moment]:
+def event_window(event: object, where: str) -> tuple[float, float]:
+    """The window of an event of one of this project's queries."""
+    return window((need(event, ["start_s"], where), need(event, ["end_s"], where)), where)
+
+
+def charades_video(video: str, entry: object, path: Path | str) -> list[Moment]:
     """The moments of one Charades-STA video."""
     where = f"{path}, video {video!r}"
-    items = need(entry, ["annotations"], where)
-    return [
-        Moment(
-            f"{video}/grounding/{i}",
-            video,
-            need(item, ["label"], where),
-            (window(need(item, ["segment"], where), where),),
-            entry.get("duration", math.nan),
-        )
-        for i, item in enumerate(items)
-    ]
+    found = []
+    for i, item in enumerate(need(entry, ["annotations"], where, list)):
+        text, target = need(item, ["label"], where, str), window(need(item, ["segment"], where), where)
+        found.append(Moment(f"{video}/grounding/{i}", video, text, (target,), duration(entry, where)))
+    return found
 
 
 def charades_text(path: Path) -> list[Moment]:
     """The moments of a Charades-STA text file."""
     found, count = [], {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         match = CHARADES_LINE.fullmatch(line.strip())
@@ -118,8 +140,6 @@ def charades_text(path: Path) -> list[Moment]:
         index = count[match[1]] = count.get(match[1], -1) + 1
         name = f"{match[1]}/grounding/{index}"
         found.append(Moment(name, match[1], match[4], (window(times, f"{path}, line {number}"),)))
-    if not found:
-        raise FileError(f"{path}: the file is empty")
     return found
 
 
@@ -130,7 +150,7 @@ def row_moment(row: Mapping, number: int, where: str) -> Moment:
     windows = tuple(window(item, where) for item in (target if several else [target]))
     name = str(row.get("id", row.get("qid", number)))
     video, text = need(row, ["vid", "video", "video_id"], where), need(row, ["query", "sentence", "text"], where)
-    return Moment(name, str(video), str(text), windows, row.get("duration", math.nan))
+    return Moment(name, str(video), str(text), windows, duration(row, where))
 
 
 def story_moments(video: str, story: Story) -> list[Moment]:
@@ -145,7 +165,8 @@ def stories(path: Path | str) -> dict[str, Story]:
     """Dense captioning annotations by video.
 
     Known layouts: this project's queries; ``{video: {timestamps, sentences, duration}}``; TimeChat's list (also under
-    ``annotations``) of ``image_id``, ``segments`` and ``pure_cap``, whose sentences are split at ". ".
+    ``annotations``) of ``image_id``, ``segments`` and ``pure_cap``, whose sentences are split at ". ", or ``caption``,
+    whose sentences of more than 5 characters are split at ".".
 
     Raises:
         FileError: none of these, or a bad record.
@@ -154,8 +175,9 @@ def stories(path: Path | str) -> dict[str, Story]:
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
         content = content["annotations"]
     if is_query_file(content):
-        wanted = [row for row in content if row["task"] == "dense_captioning"]
-        pairs = [(row["video"], query_story(row, f"{path}, query {row['id']!r}")) for row in wanted]
+        numbered = [(f"{path}, record {i}", row) for i, row in enumerate(rows(content, path), 1)]
+        wanted = [(w, row) for w, row in numbered if need(row, ["task"], w) == "dense_captioning"]
+        pairs = [(need(row, ["video"], where, str), query_story(row, where)) for where, row in wanted]
     elif isinstance(content, list):
         pairs = [timechat_story(row, f"{path}, record {i}") for i, row in enumerate(rows(content, path), 1)]
     else:
@@ -168,29 +190,36 @@ def stories(path: Path | str) -> dict[str, Story]:
 
 def query_story(row: Mapping, where: str) -> Story:
     """One of this project's dense captioning queries."""
-    events = [((event["start_s"], event["end_s"]), event.get("caption", "")) for event in row["events"]]
-    return Story(tuple((*window(w, where), text) for w, text in events), row.get("duration_s") or math.nan)
+    events = need(row, ["events"], where, list)
+    found = ((*event_window(event, where), str(event.get("caption", ""))) for event in events)
+    return Story(tuple(found), duration(row, where, "duration_s"))
 
 
 def plain_story(entry: object, where: str) -> Story:
     """``{timestamps, sentences, duration}``."""
-    if not isinstance(entry, Mapping):
-        raise FileError(f"{where}: expected timestamps and sentences, got {describe(entry)}")
-    windows, sentences = need(entry, ["timestamps"], where), need(entry, ["sentences"], where)
+    windows, sentences = windows_at(entry, ["timestamps"], where), need(entry, ["sentences"], where, list)
+    return story(windows, sentences, duration(entry, where), where)
+
+
+def story(windows: Sequence[tuple], sentences: Sequence[str], duration_s: float, where: str) -> Story:
+    """Windows and their sentences.
+
+    Raises:
+        FileError: not one sentence a window.
+    """
     if len(windows) != len(sentences):
-        raise FileError(f"{where}: {len(windows)} timestamps for {len(sentences)} sentences")
-    events = ((*window(w, where), str(text)) for w, text in zip(windows, sentences, strict=True))
-    return Story(tuple(events), entry.get("duration", math.nan))
+        raise FileError(f"{where}: {len(windows)} windows for {len(sentences)} sentences")
+    events = ((*span, str(text)) for span, text in zip(windows, sentences, strict=True))
+    return Story(tuple(events), duration_s)
 
 
 def timechat_story(row: Mapping, where: str) -> tuple[str, Story]:
-    """``{image_id, segments, pure_cap}``; a full stop is added to each sentence."""
-    windows = need(row, ["segments"], where)
-    sentences = [text.strip() + "." for text in str(need(row, ["pure_cap"], where)).split(". ")]
-    if len(windows) != len(sentences):
-        raise FileError(f"{where}: {len(windows)} segments for {len(sentences)} sentences of pure_cap")
-    events = ((*window(w, where), text) for w, text in zip(windows, sentences, strict=True))
-    return str(need(row, ["image_id"], where)), Story(tuple(events), row.get("duration", math.nan))
+    """``{image_id, segments, pure_cap}`` or, for ActivityNet, ``caption``; a full stop is added to each sentence."""
+    text = need(row, ["pure_cap", "caption"], where, str)
+    pieces = text.split(". ") if "pure_cap" in row else [piece for piece in text.split(".") if len(piece) > 5]
+    sentences = [piece.strip() + "." for piece in pieces]
+    windows = windows_at(row, ["segments"], where)
+    return str(need(row, ["image_id"], where)), story(windows, sentences, duration(row, where), where)
 
 
 def questions(path: Path | str) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -202,33 +231,12 @@ def questions(path: Path | str) -> dict[str, tuple[tuple[float, float], ...]]:
     found = {}
     for video, entry in table(read(path), path).items():
         where = f"{path}, video {video!r}"
-        if not isinstance(entry, Mapping):
-            raise FileError(f"{where}: expected an object with 'location', got {describe(entry)}")
-        location = need(entry, ["location"], where)
-        if not isinstance(location, Mapping):
-            raise FileError(f"{where}: 'location' must be an object of questions, got {describe(location)}")
-        for question, windows in location.items():
+        location = need(entry, ["location"], where, Mapping)
+        for question in location:
             key = f"{video}_{question}"
-            found[key] = tuple(window(item, f"{where}, question {question!r}") for item in windows)
+            found[key] = windows_at(location, [question], where)
             if not found[key]:
                 raise FileError(f"{where}, question {question!r}: no target window")
     if not found:
         raise FileError(f"{path}: holds no question with a target window")
     return found
-
-
-def labelled_videos(path: Path | str) -> dict[str, Mapping]:
-    """TVSum or YouTube Highlights: video -> row with ``label`` (clips x annotators) and ``domain``.
-
-    Raises:
-        FileError: another layout, or labels that are no table of numbers.
-    """
-    pairs = []
-    for i, row in enumerate(rows(read(path), path), 1):
-        where = f"{path}, record {i}"
-        label = need(row, ["label", "saliency_scores"], where)
-        if not label or not all(isinstance(clip, list) and clip and all(map(is_number, clip)) for clip in label):
-            raise FileError(f"{where}: 'label' must hold a list of numbers for each clip")
-        video = str(need(row, ["vid", "qid", "video"], where))
-        pairs.append((video, {"label": label, "domain": str(row.get("domain", "all"))}))
-    return by_id(pairs, path)

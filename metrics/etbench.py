@@ -39,7 +39,7 @@ HEADLINE = {"rar": "Acc", "eca": "Acc", "rvq": "Acc", "tem": "mRec", "gvq": "mRe
 """What a task reports as its one number; F1 for the others."""
 
 
-def read(parser: Callable[[str], Parsed], answer: str, policy: str) -> Parsed:
+def read_answer(parser: Callable[[str], Parsed], answer: str, policy: str) -> Parsed:
     """The parsed answer. A malformed number ends the official evaluation; under ``sound`` it is unparsed."""
     try:
         return parser(answer)
@@ -59,7 +59,7 @@ def first_window_ious(samples: Sequence[Sample], policy: str, several: bool) -> 
     """
     ious, failed = [], 0
     for sample in samples:
-        windows = read(etbench_windows, sample["a"], policy).windows[:1]
+        windows = read_answer(etbench_windows, sample["a"], policy).windows[:1]
         targets = sample["tgt"] if several else [sample["tgt"]]
         failed += not windows
         ious.append(float(best_ious(windows, targets, EVALUATORS["etchat"] if policy == "official" else None).sum()))
@@ -85,7 +85,7 @@ def action_localization(samples: Sequence[Sample], policy: str) -> dict[str, flo
     variant = "float32" if policy == "official" else "exact"
     rows, failed = [], 0
     for sample in samples:
-        windows = read(etbench_windows, sample["a"], policy).windows
+        windows = read_answer(etbench_windows, sample["a"], policy).windows
         failed += not windows
         if not windows:
             rows.append([0.0] * len(THRESHOLDS))
@@ -105,7 +105,7 @@ def summary(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     """EVS: F1 of covered seconds. ``official`` leaves failed answers out and sees 1000 seconds of a video."""
     scores, failed = [], 0
     for sample in samples:
-        windows = read(etbench_windows, sample["a"], policy).windows
+        windows = read_answer(etbench_windows, sample["a"], policy).windows
         failed += not windows
         if windows:
             scores.append(covered_f1(windows, sample["tgt"], SECONDS if policy == "official" else None))
@@ -147,7 +147,7 @@ def captioning(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     official = policy == "official"
     failed, stories = 0, {}
     for i, sample in enumerate(samples):
-        answer = read(partial(etbench_events, official=official), sample["a"], policy)
+        answer = read_answer(partial(etbench_events, official=official), sample["a"], policy)
         failed += not answer.windows
         if answer.windows or not official:
             events = [(*window, text) for window, text in zip(answer.windows, answer.captions, strict=True)]
@@ -172,6 +172,8 @@ def captioning(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     tokens = tokenizer()(text for group in groups for pair in group for text in pair)
     values = iter(pair_similarities([(tokens[a], tokens[b]) for group in groups for a, b in group]))
     similarity = [mean(next(values) for _ in group) if group else 0.0 for group in groups]
+    if not official:
+        captions["CIDEr(video idf)"] = captions.pop("CIDEr")
     captions["SentSim"] = mean(similarity) if similarity else 0.0
     return {"Total": len(samples), "Failed": failed, **shares, "F1": mean(shares.values()), **captions}
 
@@ -188,7 +190,7 @@ def grounded_question(samples: Sequence[Sample], policy: str) -> dict[str, float
     choices = [choice_of_gvq(sample["a"], sample["o"]) for sample in samples]
     hits = [choice.option == sample["p"] for choice, sample in zip(choices, samples, strict=True)]
     ious, _ = first_window_ious(samples, policy, several=False)
-    windows = [read(etbench_windows, sample["a"], policy).windows for sample in samples]
+    windows = [read_answer(etbench_windows, sample["a"], policy).windows for sample in samples]
     failed = sum(c.option is None or (hit and not w) for c, hit, w in zip(choices, hits, windows, strict=True))
     ious = [value if hit else 0.0 for value, hit in zip(ious, hits, strict=True)]
     shares = {f"R@{t:g}": mean(value >= t for value in ious) for t in THRESHOLDS}
@@ -255,10 +257,6 @@ def etbench_scores(samples: Sequence[Sample], policy: str = "sound") -> dict[str
 
 class ETBench(RecordMetric):
     """``etbench_scores`` over a data set, as the flat task and domain means; each sample counts once."""
-
-    def __init__(self, policy: str = "sound", **kwargs):
-        super().__init__(**kwargs)
-        self.policy = check_policy(policy)
 
     def update(self, query_ids: Sequence[str], samples: Sequence[Sample]) -> None:
         """Keep Q answered samples.

@@ -15,7 +15,7 @@ from torch import Tensor
 from metrics.captions import UNMATCHED, ascii_only, meteor, tokenizer
 from metrics.dense_captioning import localization_scores
 from metrics.ngrams import ORDER, Idf, bleu, cider, rouge_l
-from metrics.records import RecordMetric, check_policy, mean
+from metrics.records import AnswerMetric, check_policy, mean
 from metrics.soda import Story, soda_scores
 from metrics.spans import as_array, iou
 
@@ -167,29 +167,14 @@ def event_scores(
     return {**caption_scores(predictions, references, thresholds, policy), **scores} if captions else scores
 
 
-class EventCaptions(RecordMetric):
+class EventCaptions(AnswerMetric):
     """``caption_scores`` and SODA_c over a data set, times 100; each video counts once. Needs Java."""
-
-    def __init__(self, policy: str = "sound", **kwargs):
-        super().__init__(**kwargs)
-        self.policy = check_policy(policy)
-
-    def update(self, query_ids: Sequence[str], predictions: Sequence[Story | None], targets: Sequence[Story]) -> None:
-        """Keep the events of Q videos.
-
-        Args:
-            query_ids: Q ids; a query that was seen before is not counted again.
-            predictions: Q lists of (start, end, caption); None: unparsed, []: missing.
-            targets: Q lists of (start, end, caption).
-        """
-        self.add(query_ids, predictions, targets)
 
     def compute(self) -> dict[str, Tensor]:
         """``METEOR``, ``CIDEr(video idf)``, ``Rouge-L``, ``Bleu_4``, ``SODA_c`` and so on, and the count ``n``."""
-        records = self.records()
-        if not records:
+        stories, references = self.by_query()
+        if not stories:
             return self.tensors({"n": 0})
-        stories, references = ({name: row[i] for name, row in records.items()} for i in (0, 1))
         scores = caption_scores(stories, [references], policy=self.policy)
         scores["SODA_c"] = soda_scores(stories, [references], "c", "average", self.policy)["f1"]
-        return self.tensors({name: 100 * score for name, score in scores.items()} | {"n": len(records)})
+        return self.tensors({name: 100 * score for name, score in scores.items()} | {"n": len(stories)})

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+KIND_NAMES = {list: "a list", Mapping: "an object", str: "text", int: "a whole number"}
+
 
 class FileError(ValueError):
     """A file that does not fit; the message is one line that names the file and the place."""
@@ -35,7 +37,7 @@ def decode(text: str, path: Path, line: int | None = None) -> object:
     except json.JSONDecodeError as error:
         where = line if line is not None else error.lineno
         raise FileError(f"{path}, line {where}: not JSON ({error.msg} at column {error.colno})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         place = f", line {line}" if line is not None else ""
         raise FileError(f"{path}{place}: {error}") from None
 
@@ -47,18 +49,28 @@ def read(path: Path | str) -> object:
         FileError: there is no such file, it is empty, not text or not JSON.
     """
     path = Path(path)
+    text = read_text(path)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if path.suffix == ".jsonl" or (len(lines) > 1 and starts_whole(lines[0][1]) and starts_whole(lines[1][1])):
+        return [decode(line, path, number) for number, line in lines]
+    return decode(text, path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        FileError: there is no such file, it is empty or not text.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
+    if not text.strip():
         raise FileError(f"{path}: the file is empty")
-    if path.suffix == ".jsonl" or (len(lines) > 1 and starts_whole(lines[0][1]) and starts_whole(lines[1][1])):
-        return [decode(line, path, number) for number, line in lines]
-    return decode(text, path)
+    return text
 
 
 def starts_whole(line: str) -> bool:
@@ -78,10 +90,18 @@ def rows(content: object, path: Path | str) -> list[Mapping]:
     content = [content] if isinstance(content, Mapping) else content
     if not isinstance(content, list) or not content:
         raise FileError(f"{path}: expected a list of records, got {describe(content)}")
-    for number, row in enumerate(content, 1):
-        if not isinstance(row, Mapping):
-            raise FileError(f"{path}, record {number}: expected an object, got {describe(row)}")
-    return content
+    return [record(row, f"{path}, record {number}") for number, row in enumerate(content, 1)]
+
+
+def record(value: object, where: str) -> Mapping:
+    """The value, which has to be an object.
+
+    Raises:
+        FileError: it is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise FileError(f"{where}: expected an object, got {describe(value)}")
+    return value
 
 
 def each(path: Path | str) -> list[tuple[int, Mapping]]:
@@ -100,14 +120,23 @@ def table(content: object, path: Path | str) -> Mapping:
     return content
 
 
-def need(row: Mapping, keys: Sequence[str], where: str) -> object:
+def need(row: object, keys: Sequence[str], where: str, kind: type = object) -> object:
     """The value of the first of the keys that the row has.
 
+    Args:
+        row: a record.
+        keys: in order of preference.
+        where: file and place, for messages.
+        kind: what the value has to be: one of ``KIND_NAMES``, or object for anything.
+
     Raises:
-        FileError: it has none of them.
+        FileError: the row is no object, has none of the keys, or the value is of another kind.
     """
+    row = record(row, where)
     for key in keys:
         if key in row:
+            if not isinstance(row[key], kind):
+                raise FileError(f"{where}: {key!r} must be {KIND_NAMES[kind]}, got {describe(row[key])}")
             return row[key]
     raise FileError(f"{where}: no key {' or '.join(map(repr, keys))}; it has {', '.join(map(repr, row)) or 'none'}")
 
@@ -130,7 +159,7 @@ def describe(value: object) -> str:
     """A few words about a value, for messages."""
     if isinstance(value, (list, Mapping)):
         return f"an empty {type(value).__name__}" if not value else f"a {type(value).__name__} of {len(value)}"
-    return f"{value!r}"[:60]
+    return f"{value!r:.60}"
 
 
 def fingerprint(path: Path | str) -> dict[str, str]:

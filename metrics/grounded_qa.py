@@ -70,8 +70,9 @@ def grounded_qa_scores(
     """NExT-GQA: IoP, IoU and the share of questions that are answered rightly with IoP of at least 0.5.
 
     ``sound``: every question counts, one without a window has IoU and IoP 0, and so has an invalid window; without
-    any answers there is no Acc@GQA. ``official``: questions without a window are left out; without answers Acc@GQA
-    is 0.
+    any answers there is no Acc@QA and no Acc@GQA. Acc@QA needs no window: it is over all questions, and under
+    ``official`` it is there only if each of them has an answer. ``official``: questions without a window are left out;
+    without answers Acc@GQA is 0.
 
     Args:
         windows: question -> predicted (start, end); None or absent: no answer.
@@ -80,8 +81,8 @@ def grounded_qa_scores(
         policy: ``sound`` or ``official``.
 
     Returns:
-        ``Acc@GQA``, ``mIoP``, ``IoP@0.3``, ``IoP@0.5``, ``mIoU``, ``IoU@0.3``, ``IoU@0.5`` in percent; counts ``n``
-        (questions in the mean), ``missing`` and ``invalid``.
+        ``Acc@QA``, ``Acc@GQA``, ``mIoP``, ``IoP@0.3``, ``IoP@0.5``, ``mIoU``, ``IoU@0.3``, ``IoU@0.5`` in percent;
+        counts ``n`` (questions in the mean), ``missing`` and ``invalid``.
 
     Raises:
         ValueError: no question to score; or, under ``official``, a well grounded question without an answer.
@@ -99,13 +100,17 @@ def grounded_qa_scores(
         missing += window is None
         bad = window is not None and not official and not is_valid(window)
         invalid += bad
-        overlap = (0.0, 0.0) if window is None or bad else best_overlap(targets[key], window)
+        overlap = (0.0, 0.0)
+        if window is not None and not bad:  # a third number is a score, which the official code takes for the end
+            overlap = best_overlap(targets[key], window if official else window[:2])
         ious.append(overlap[0])
         iops.append(overlap[1])
         if official and answers and overlap[1] >= 0.5 and key not in answers:
             raise ValueError(f"question {key!r} has a window but no answer; the official evaluator stops there")
         right.append(bool(answers) and key in answers and overlap[1] >= 0.5 and same_answer(*answers[key], policy))
     scores = {"Acc@GQA": 100 * mean(right)} if answers or official else {}
+    if answers and (not official or targets.keys() <= answers.keys()):
+        scores["Acc@QA"] = question_accuracy(answers, dict.fromkeys(targets, "all"), policy)["Acc"]
     for name, values in (("IoP", iops), ("IoU", ious)):
         scores[f"m{name}"] = 100 * mean(values)
         scores |= {f"{name}@{t:g}": 100 * mean(value >= t for value in values) for t in THRESHOLDS}
@@ -141,10 +146,6 @@ def question_accuracy(
 
 class GroundedQA(RecordMetric):
     """``grounded_qa_scores`` of NExT-GQA over a data set; each question counts once."""
-
-    def __init__(self, policy: str = "sound", **kwargs):
-        super().__init__(**kwargs)
-        self.policy = check_policy(policy)
 
     def update(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from metrics.records import RecordMetric, mean
+from metrics.records import AnswerMetric, mean
 from metrics.spans import as_array, iou, is_valid
 
 Windows = Sequence[Sequence[float]]
@@ -106,22 +106,10 @@ def grounding_scores(
     return scores
 
 
-class TemporalGrounding(RecordMetric):
-    """``grounding_scores`` over a data set; each query counts once."""
-
-    def update(
-        self, query_ids: Sequence[str], predictions: Sequence[Windows | None], targets: Sequence[Windows]
-    ) -> None:
-        """Keep the answers of Q queries.
-
-        Args:
-            query_ids: Q ids; a query that was seen before is not counted again.
-            predictions: Q lists of (start, end), best first; None: unparsed, []: missing.
-            targets: Q lists of (start, end).
-        """
-        self.add(query_ids, predictions, targets)
+class TemporalGrounding(AnswerMetric):
+    """``grounding_scores`` over a data set; each query counts once. ``official``: TimeLens."""
 
     def compute(self) -> dict[str, Tensor]:
         """``R1@0.3``, ``R1@0.5``, ``R1@0.7``, ``mIoU`` in percent and ``n``, ``unparsed``, ``invalid``."""
-        records = self.records().values()
-        return self.tensors(grounding_scores([p for p, _ in records], [t for _, t in records]))
+        evaluator = "timelens" if self.policy == "official" else None
+        return self.tensors(grounding_scores(*self.columns(), evaluator=evaluator))

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from metrics.records import RecordMetric, check_policy, mean
+from metrics.spans import is_number
 
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
 """An annotator's score from which a clip is positive."""
@@ -53,15 +54,28 @@ def clip_matrix(clip_ids: Sequence[int], scores: Sequence[Sequence[float]], dura
         (C, A) with C = floor(duration / 2), 0 for clips that were not rated.
 
     Raises:
-        ValueError: a clip is not in the video.
+        ValueError: a clip is not in the video, or the ratings are no table with one row a clip.
     """
+    if not is_number(duration_s):
+        raise ValueError("the duration is missing")
+    if len(clip_ids) != len(scores) or not is_matrix(scores):
+        raise ValueError("saliency_scores must hold equally many ratings for each of the relevant_clip_ids")
+    if not all(isinstance(clip, int) for clip in clip_ids):
+        raise ValueError("relevant_clip_ids must be whole numbers")
     clips = int(duration_s / 2)
     matrix = np.zeros((clips, len(scores[0]) if scores else 3))
     if clip_ids:
         if max(clip_ids) >= clips or min(clip_ids) < 0:
-            raise ValueError(f"relevant_clip_ids reach {max(clip_ids)} but a video of {duration_s} s has {clips} clips")
+            raise ValueError(f"relevant_clip_ids go beyond the {clips} clips of a video of {duration_s} s")
         matrix[list(clip_ids)] = scores
     return matrix
+
+
+def is_matrix(value: Sequence) -> bool:
+    """True for lists of numbers, all of the same length, which is not 0."""
+    if not all(isinstance(row, Sequence) and len(row) and all(map(is_number, row)) for row in value):
+        return False
+    return len({len(row) for row in value}) <= 1
 
 
 def fit_length(saliency: np.ndarray, clips: int, fill: float) -> np.ndarray:
@@ -126,10 +140,6 @@ def highlight_scores(
 
 class HighlightDetection(RecordMetric):
     """``highlight_scores`` over a data set; each query counts once."""
-
-    def __init__(self, policy: str = "sound", **kwargs):
-        super().__init__(**kwargs)
-        self.policy = check_policy(policy)
 
     def update(
         self, query_ids: Sequence[str], saliency: Sequence[Sequence[float] | None], ratings: Sequence[np.ndarray]

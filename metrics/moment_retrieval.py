@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from metrics.detection import AP_THRESHOLDS, NOTHING, Ranked, average_precisions, pad, pairwise
-from metrics.records import RecordMetric, check_policy, mean
+from metrics.records import AnswerMetric, check_policy, mean
 from metrics.retrieval_protocols import QVHIGHLIGHTS, Protocol
-from metrics.spans import is_number, is_valid
+from metrics.spans import count_invalid, is_number, is_valid
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Batch:
 
 
 def by_score(windows: Ranked) -> list[Sequence[float]]:
-    """Best score first; equal scores, and windows without scores, keep their order."""
+    """Best score first; equal scores, and windows without scores, keep their order; a score that is none is last."""
     if any(len(window) < 3 for window in windows):
         return list(windows)
-    return sorted(windows, key=lambda window: -window[2])
+    return sorted(windows, key=lambda window: -window[2] if is_number(window[2]) else math.inf)
 
 
 def batch(predictions: Sequence[Ranked | None], targets: Sequence[Ranked], policy: str, max_windows: int) -> Batch:
@@ -192,37 +192,19 @@ def brief(results: Mapping[str, Mapping], protocol: Protocol = QVHIGHLIGHTS) -> 
     return scores
 
 
-def count_invalid(predictions: Sequence[Ranked | None]) -> int:
-    """Predicted windows that are not two finite numbers in order, or whose score is not a number."""
-    rows = (window for windows in predictions for window in windows or [])
-    return sum(not is_valid(window) or (len(window) == 3 and not is_number(window[2])) for window in rows)
-
-
-class MomentRetrieval(RecordMetric):
+class MomentRetrieval(AnswerMetric):
     """``retrieval_scores`` over a data set, as the flat headline numbers; each query counts once."""
 
     def __init__(self, policy: str = "sound", protocol: Protocol = QVHIGHLIGHTS, **kwargs):
-        super().__init__(**kwargs)
-        self.policy = check_policy(policy)
+        super().__init__(policy, **kwargs)
         self.protocol = protocol
-
-    def update(self, query_ids: Sequence[str], predictions: Sequence[Ranked | None], targets: Sequence[Ranked]) -> None:
-        """Keep the answers of Q queries.
-
-        Args:
-            query_ids: Q ids; a query that was seen before is not counted again.
-            predictions: Q lists of (start, end, score); None: unparsed, []: missing.
-            targets: Q lists of (start, end).
-        """
-        self.add(query_ids, predictions, targets)
 
     def compute(self) -> dict[str, Tensor]:
         """``MR-full-mAP``, ``MR-full-R1@0.5`` and so on in percent, with ``n``, ``unparsed`` and ``invalid``."""
-        records = self.records().values()
-        predictions, targets = [row[0] for row in records], [row[1] for row in records]
+        predictions, targets = self.columns()
         scores = brief(retrieval_scores(predictions, targets, self.policy, self.protocol), self.protocol)
         counts = {
-            "n": len(records),
+            "n": len(predictions),
             "unparsed": sum(windows is None for windows in predictions),
             "invalid": count_invalid(predictions),
         }

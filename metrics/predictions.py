@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metrics.annotations import Moment, normal
 from metrics.answers import Parsed, parse_report, timelens_windows
-from metrics.files import FileError, by_id, describe, need, read, rows, table
+from metrics.files import FileError, by_id, describe, each, need, read, rows, table
 from metrics.spans import is_number
 
 Windows = list
@@ -73,7 +73,11 @@ def grounding(path: Path | str, moments: Sequence[Moment]) -> Predictions:
     for number, row in enumerate(rows(content, path), 1):
         where = f"{path}, record {number}"
         if "query_id" in row:
-            place(result, [row["query_id"]] if row["query_id"] in names else [], own_windows(row, where), where)
+            name, windows = need(row, ["query_id"], where, str), own_windows(row, where)
+            if "rule" in row:
+                rule = row["rule"] if isinstance(row["rule"], str) else None
+                parsed.append(Parsed(tuple(map(tuple, windows or [])), rule=rule))
+            place(result, [name] if name in names else [], windows, where)
             continue
         name = str(row["id"]) if "id" in row else str(row.get("qid", ""))
         if name in names:
@@ -134,7 +138,9 @@ def events(path: Path | str, known: Sequence[str]) -> Predictions:
     if isinstance(content, Mapping) and isinstance(content.get("results"), Mapping):
         content = content["results"]
     if is_own(content):
-        pairs = [(row["video"], own_events(row, f"{path}, query {row['query_id']!r}")) for row in rows(content, path)]
+        numbered = [(f"{path}, record {i}", row) for i, row in enumerate(rows(content, path), 1)]
+        asked = [(where, row) for where, row in numbered if row.get("task") == "dense_captioning"]
+        pairs = [(need(row, ["video"], where, str), own_events(row, where)) for where, row in asked]
     else:
         pairs = []
         for video, items in table(content, path).items():
@@ -148,39 +154,39 @@ def events(path: Path | str, known: Sequence[str]) -> Predictions:
 
 def own_events(row: Mapping, where: str) -> list | None:
     """The events of one of this project's dense captioning predictions."""
-    spans, captions = own_windows(row, where), row.get("captions", [])
+    spans, captions = own_windows(row, where), need(row, ["captions"], where, list)
     if spans is None:
         return None
+    if not all(isinstance(text, str) for text in captions):
+        raise FileError(f"{where}: 'captions' must hold text")
     if len(spans) != len(captions):
         raise FileError(f"{where}: {len(spans)} spans for {len(captions)} captions")
+    if any(len(span) not in (2, 3) for span in spans):
+        raise FileError(f"{where}: a span must be [start, end] or [start, end, score]")
     return [(*span[:2], text) for span, text in zip(spans, captions, strict=True)]
 
 
 def event(item: object, where: str) -> tuple:
     """``{timestamp: [start, end], sentence}`` as (start, end, caption); times are checked when they are scored."""
-    if not isinstance(item, Mapping):
-        raise FileError(f"{where}: expected timestamp and sentence, got {describe(item)}")
-    times, caption = need(item, ["timestamp"], where), need(item, ["sentence", "caption"], where)
-    if not isinstance(times, list) or len(times) != 2:
+    times, caption = need(item, ["timestamp"], where, list), need(item, ["sentence", "caption"], where, str)
+    if len(times) != 2:
         raise FileError(f"{where}: timestamp must be [start, end], got {describe(times)}")
-    if not isinstance(caption, str):
-        raise FileError(f"{where}: the caption must be text, got {describe(caption)}")
     return (*times, caption)
 
 
-def submission(path: Path | str) -> dict[str, Mapping]:
-    """Moment-DETR submissions by ``qid``, or this project's predictions by ``query_id`` in the same form.
+def submission(path: Path | str) -> list[tuple[str, Mapping]]:
+    """Moment-DETR submissions with their ``qid``, or this project's predictions with ``query_id`` in the same form.
 
     Raises:
-        FileError: another layout, or an id twice.
+        FileError: another layout.
     """
     pairs = []
-    for number, row in enumerate(rows(read(path), path), 1):
+    for number, row in each(path):
         where = f"{path}, record {number}"
         if "query_id" in row:
             record = {"pred_relevant_windows": own_windows(row, where)}
             if row.get("saliency"):
-                record["pred_saliency_scores"] = row["saliency"]
+                record["pred_saliency_scores"] = need(row, ["saliency"], where, list)
             pairs.append((str(row["query_id"]), record))
             continue
         name = str(need(row, ["qid", "vid"], where))
@@ -192,7 +198,7 @@ def submission(path: Path | str) -> dict[str, Mapping]:
         if not {"pred_relevant_windows", "pred_saliency_scores"} & set(row):
             raise FileError(f"{where}: neither 'pred_relevant_windows' nor 'pred_saliency_scores'")
         pairs.append((name, row))
-    return by_id(pairs, path)
+    return pairs
 
 
 def saliency_list(scores: object) -> list | None:
@@ -205,23 +211,31 @@ def saliency_list(scores: object) -> list | None:
 def question_answers(path: Path | str) -> tuple[dict[str, object], dict[str, tuple[object, object]] | None]:
     """NExT-GQA predictions: "video_qid" -> window in seconds, and -> (right answer, predicted answer) or None.
 
-    Known layouts: ``{"ground": {..}, "qa": {..}}``; this project's predictions, whose query ids are "video_qid".
+    Known layouts: ``{"ground": {..}, "qa": {..}}``; this project's predictions, whose query ids are "video_qid" and
+    whose first span is the window.
 
     Raises:
         FileError: none of these.
     """
     content = read(path)
     if is_own(content):
-        pairs = [(row["query_id"], own_windows(row, f"{path}, record {i}")) for i, row in enumerate(content, 1)]
-        return {name: windows[0] if windows else None for name, windows in by_id(pairs, path).items()}, None
+        found = {}
+        for i, row in enumerate(rows(content, path), 1):
+            where = f"{path}, record {i}"
+            name, windows = need(row, ["query_id"], where, str), own_windows(row, where)
+            if name in found:
+                raise FileError(f"{where}: {name!r} has an answer already; keep one of them")
+            found[name] = windows[0][:2] if windows else None  # without the score
+        return found, None
     ground = table(need(table(content, path), ["ground"], str(path)), f"{path}, 'ground'")
+    for name, span in ground.items():
+        if span is not None and not isinstance(span, list):
+            raise FileError(f"{path}, question {name!r}: expected [start, end], got {describe(span)}")
     answers = content.get("qa")
     if answers is None:
         return dict(ground), None
     right = {}
     for name, row in table(answers, f"{path}, 'qa'").items():
         where = f"{path}, question {name!r}"
-        if not isinstance(row, Mapping):
-            raise FileError(f"{where}: expected answer and prediction, got {describe(row)}")
         right[name] = need(row, ["answer"], where), need(row, ["prediction"], where)
     return dict(ground), right

@@ -37,6 +37,9 @@ class RecordMetric(Metric):
     any tensor, a rank without a query is no special case, and the scored set is sorted by query id. A query id that
     came twice (samplers pad the last batch, answers of equal queries may differ in the last bit between ranks) is
     scored once, always with the record that sorts first.
+
+    Args:
+        policy: ``sound`` or ``official``.
     """
 
     full_state_update = False
@@ -44,8 +47,9 @@ class RecordMetric(Metric):
     higher_is_better = True
     lines: list[Tensor]
 
-    def __init__(self, **kwargs):
+    def __init__(self, policy: str = "sound", **kwargs):
         super().__init__(**kwargs)
+        self.policy = check_policy(policy)
         self.add_state("lines", default=[], dist_reduce_fx="cat")
 
     def add(self, query_ids: Sequence[str], *columns: Sequence) -> None:
@@ -84,6 +88,31 @@ class RecordMetric(Metric):
     def tensors(self, scores: Mapping[str, float]) -> dict[str, Tensor]:
         """Scores as float64 scalars."""
         return {name: torch.tensor(float(score), dtype=torch.float64) for name, score in scores.items()}
+
+
+class AnswerMetric(RecordMetric):
+    """A metric that compares an answer with a target, one of each a query."""
+
+    def update(self, query_ids: Sequence[str], predictions: Sequence[Sequence | None], targets: Sequence) -> None:
+        """Keep the answers of Q queries.
+
+        Args:
+            query_ids: Q ids; a query that was seen before is not counted again.
+            predictions: Q lists of windows (start, end), (start, end, score) or (start, end, caption), best first
+                where there is a rank; None: unparsed, []: missing.
+            targets: Q lists of windows (start, end), or (start, end, caption).
+        """
+        self.add(query_ids, predictions, targets)
+
+    def columns(self) -> tuple[list, list]:
+        """The predictions and the targets, in the order of the query ids."""
+        records = self.records().values()
+        return [row[0] for row in records], [row[1] for row in records]
+
+    def by_query(self) -> tuple[dict, dict]:
+        """Query id -> prediction, and -> target."""
+        records = self.records()
+        return {name: row[0] for name, row in records.items()}, {name: row[1] for name, row in records.items()}
 
 
 def plain(value: object) -> object:

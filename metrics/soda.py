@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from metrics.alignment import best_order_preserving_score, order_preserving_pairs
 from metrics.captions import Meteor, ascii_only, meteor, tokenizer
 from metrics.ngrams import cider
-from metrics.records import check_policy, harmonic, mean
+from metrics.records import AnswerMetric, check_policy, harmonic, mean
 from metrics.spans import as_array, iou, is_valid
 
 Event = tuple[float, float, str]
@@ -212,3 +213,27 @@ def caption_gains(comparisons: Sequence[Comparison], kind: str, scorer: str) -> 
     if scorer_process is None:
         return [cider_gains(item, tokens) for item in comparisons]
     return meteor_gains(comparisons, kind, tokens, scorer_process)
+
+
+class Soda(AnswerMetric):
+    """``soda_scores`` over a data set; each video counts once. A target is a list of stories, one a reference file.
+
+    Args:
+        kind: a, b, c or d.
+        mode: merged, best or average.
+        policy: ``sound`` or ``official``.
+        scorer: METEOR or CIDEr.
+    """
+
+    def __init__(self, kind: str = "c", mode: str = "average", policy: str = "sound", scorer: str = "METEOR", **kwargs):
+        super().__init__(policy, **kwargs)
+        self.options = {"kind": kind, "mode": mode, "policy": policy, "scorer": scorer}
+
+    def compute(self) -> dict[str, Tensor]:
+        """``precision``, ``recall`` and ``f1``, fractions, and the count ``n``."""
+        stories, targets = self.by_query()
+        if not stories:
+            return self.tensors({"n": 0})
+        count = max(map(len, targets.values()))
+        files = [{video: target[i] for video, target in targets.items() if i < len(target)} for i in range(count)]
+        return self.tensors(soda_scores(stories, files, **self.options) | {"n": len(stories)})

@@ -4,7 +4,8 @@ Shapes: S predicted windows, R target windows. A window is (start, end); any uni
 """
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -14,7 +15,9 @@ VARIANTS = ("exact", "cross", "hull", "eps", "eps_sorted", "float32")
 
 def is_number(value: object) -> bool:
     """True for a finite int or float (numpy scalars included), False for bool, text, NaN and infinity."""
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max  # an int can be too large for a float
 
 
 def is_valid(window: object) -> bool:
@@ -22,6 +25,11 @@ def is_valid(window: object) -> bool:
     if not isinstance(window, (Sequence, np.ndarray)) or isinstance(window, str) or len(window) not in (2, 3):
         return False
     return all(is_number(value) for value in window) and window[0] <= window[1]
+
+
+def count_invalid(answers: Iterable[Sequence | None]) -> int:
+    """Windows of several answers that are not valid."""
+    return sum(not is_valid(window) for windows in answers for window in windows or [])
 
 
 def as_array(windows: Sequence) -> np.ndarray:

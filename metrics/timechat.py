@@ -1,11 +1,66 @@
 """Dense captioning in the style of Vid2Seq and TimeChat: everything per video, then the mean over videos."""
 
+import re
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
+from metrics.captions import meteor, tokenizer
 from metrics.dense_captioning import video_localization
 from metrics.event_captions import THRESHOLDS, group_scores, matched_pairs
-from metrics.records import check_policy, harmonic, mean
+from metrics.ngrams import cider
+from metrics.records import AnswerMetric, check_policy, harmonic, mean
 from metrics.soda import Story, soda_by_video
+
+NO_LETTER = re.compile(r"[^a-zA-Z\s]")
+
+
+def timechat_scores(
+    predictions: Mapping[str, Story | None], references: Mapping[str, Story], policy: str = "sound"
+) -> dict[str, float]:
+    """The means over videos of ``timechat_video_scores``, and ``paragraph_scores``.
+
+    Args:
+        predictions: video -> events.
+        references: video -> events.
+        policy: ``sound`` says the scope of CIDEr's idf in its name: ``CIDER(video idf)``, ``Para_CIDER(corpus idf)``.
+    """
+    check_policy(policy)
+    table = timechat_video_scores(predictions, references, policy)
+    scores = {key: mean(row[key] for row in table.values()) for key in next(iter(table.values()))}
+    scores |= paragraph_scores(predictions, references, policy)
+    if policy == "sound":
+        scores["CIDER(video idf)"] = scores.pop("CIDER")
+        scores["Para_CIDER(corpus idf)"] = scores.pop("Para_CIDER")
+    return scores
+
+
+def paragraph_scores(
+    predictions: Mapping[str, Story | None], references: Mapping[str, Story], policy: str = "sound"
+) -> dict[str, float]:
+    """All captions of a video as one text, letters only, against all of its reference captions.
+
+    Args:
+        predictions: video -> events.
+        references: video -> events.
+        policy: ``sound``: a missing video has an empty text; ``official``: it is left out of the predicted texts only,
+            so that the n-th of them meets the n-th reference, whatever its video.
+
+    Returns:
+        ``Para_CIDER`` with the references of all videos as documents, and ``Para_METEOR`` of the summed statistics.
+    """
+    official = policy == "official"
+    listed = [predictions.get(video) or [] for video in references if not official or video in predictions]
+    texts = [[paragraph(story) for story in stories] for stories in (listed, references.values())]
+    tokens = tokenizer()([*texts[0], *texts[1]])
+    pairs = [(tokens[a], tokens[b]) for a, b in zip(*texts, strict=not official)]
+    scores = cider([a for a, _ in pairs], [[b] for _, b in pairs])
+    return {"Para_CIDER": mean(scores), "Para_METEOR": meteor().score([pairs])[0][-1]}
+
+
+def paragraph(story: Story) -> str:
+    """The captions of a story as one text."""
+    return NO_LETTER.sub("", " ".join(event[2] for event in story))
 
 
 def timechat_video_scores(
@@ -32,7 +87,6 @@ def timechat_video_scores(
 
     Source: Yang et al., Vid2Seq (2023); Ren et al., TimeChat (2024).
     """
-    check_policy(policy)
     videos = sorted(references)
     stories = {video: list(predictions.get(video) or []) for video in videos}
     if policy == "official":
@@ -61,3 +115,14 @@ def timechat_video_scores(
     for video in videos:
         results[video]["SODA_c"] = soda[video][2]
     return results
+
+
+class TimeChatCaptions(AnswerMetric):
+    """``timechat_scores`` over a data set, as fractions; each video counts once. Needs Java."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """``METEOR``, ``F1_Score``, ``SODA_c``, ``Para_METEOR`` and so on, and the count ``n``."""
+        stories, references = self.by_query()
+        if not stories:
+            return self.tensors({"n": 0})
+        return self.tensors(timechat_scores(stories, references, self.policy) | {"n": len(stories)})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metrics.highlights import fit_length
-from metrics.records import RecordMetric, check_policy, mean
+from metrics.records import RecordMetric, mean
 
 TVSUM_CLIPS = 5
 """Most salient clips that count."""
@@ -111,9 +111,8 @@ class VideoHighlights(RecordMetric):
     """mAP over the videos of TVSum or YouTube Highlights, a fraction, also per domain; each video counts once."""
 
     def __init__(self, benchmark: str = "tvsum", policy: str = "sound", **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(policy, **kwargs)
         self.precision = VIDEO_PRECISION[benchmark]
-        self.policy = check_policy(policy)
 
     def update(
         self,

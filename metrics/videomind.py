@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from metrics.grounding import EVALUATORS, best_ious, recall_scores
-from metrics.records import check_policy, mean
+from metrics.records import RecordMetric, check_policy, mean
 
 Windows = Sequence[Sequence[float]]
 CGBENCH_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -18,8 +19,8 @@ CGBENCH_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 def nncore_iop(predicted: Windows, targets: Windows, exact: bool) -> np.ndarray:
     """(S,) best share of each predicted window that lies in a target; 0 for a point."""
     dtype = np.float64 if exact else np.float32
-    p = np.array([window[:2] for window in predicted], dtype=dtype)[:, None]
-    g = np.array([window[:2] for window in targets], dtype=dtype)[None]
+    p = np.array([window[:2] for window in predicted], dtype=dtype).reshape(-1, 1, 2)
+    g = np.array([window[:2] for window in targets], dtype=dtype).reshape(1, -1, 2)
     overlap = np.maximum(0, np.minimum(p[..., 1], g[..., 1]) - np.maximum(p[..., 0], g[..., 0]))
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (overlap / (p[..., 1] - p[..., 0])).astype(np.float64)
@@ -28,7 +29,8 @@ def nncore_iop(predicted: Windows, targets: Windows, exact: bool) -> np.ndarray:
 
 def set_iou(predicted: Windows, targets: Windows) -> float:
     """CG-Bench: overlap of two sets of windows, pair by pair, so that windows that overlap each other count twice."""
-    p, g = (np.array([window[:2] for window in windows], dtype=np.float32) for windows in (predicted, targets))
+    first = ([window[:2] for window in windows] for windows in (predicted, targets))
+    p, g = (np.array(windows, dtype=np.float32).reshape(-1, 2) for windows in first)
     ends = np.minimum(p[:, None, 1], g[None, :, 1]) - np.maximum(p[:, None, 0], g[None, :, 0])
     overlap = np.maximum(ends, 0).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -113,3 +115,33 @@ def videomind_answers(samples: Sequence[Mapping], tables: Mapping[str, list[np.n
         key = f"grounding_{name.lower()}"
         scores[f"Acc_{name}>=0.5"] = 100 * mean(right and first.get(key, 0.0) >= 0.5 for _, right, first in rows)
     return scores
+
+
+class VideoMind(RecordMetric):
+    """``videomind_scores`` over a data set; each sample counts once.
+
+    Args:
+        policy: ``sound`` or ``official``.
+        cgbench: the CG-Bench mode.
+        confidence: of a window that counts beside the first one in CG-Bench mode.
+    """
+
+    def __init__(self, policy: str = "sound", cgbench: bool = False, confidence: float | None = None, **kwargs):
+        super().__init__(policy, **kwargs)
+        self.cgbench, self.confidence = cgbench, confidence
+
+    def update(self, query_ids: Sequence[str], samples: Sequence[Mapping]) -> None:
+        """Keep Q answered samples.
+
+        Args:
+            query_ids: Q ids.
+            samples: Q records as in ``videomind_scores``.
+        """
+        self.add(query_ids, samples)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``grounding_iou/R1@0.5``, ``grounding_iop/mean``, ``qa/Acc`` and so on in percent, and the count ``n``."""
+        samples = [row[0] for row in self.records().values()]
+        tables = videomind_scores(samples, self.policy, self.cgbench, self.confidence) if samples else {}
+        scores = {f"{table}/{name}": value for table, row in tables.items() for name, value in row.items()}
+        return self.tensors(scores | {"n": len(samples)})

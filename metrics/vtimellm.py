@@ -3,18 +3,41 @@
 A row has ``video_id``, ``task``, ``answer``; a grounding row also has ``info`` with ``sentence_id`` (and ``iou``).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from metrics.annotations import Story
 from metrics.answers import Parsed, parse_report, vtimellm_events, vtimellm_window
 from metrics.event_captions import caption_scores
-from metrics.files import FileError, need
+from metrics.files import FileError, describe, each, need, record
 from metrics.grounding import grounding_scores
 from metrics.records import mean
 from metrics.soda import soda_scores
+from metrics.spans import is_number
 
 TASKS = ("captioning", "grounding")
 THRESHOLDS = (0.3, 0.5, 0.7)
+
+
+def read_log(path: Path | str) -> list[Mapping]:
+    """Rows of a VTimeLLM log; this project's predictions, whose answers have the same wording, become such rows.
+
+    The number at the end of a grounding query's id, as in "video/grounding/3", is that of its sentence.
+
+    Raises:
+        FileError: a bad record.
+    """
+    log = []
+    for number, row in each(path):
+        if "video_id" not in row and "query_id" in row:
+            where = f"{path}, record {number}"
+            task, sentence = need(row, ["task"], where, str), need(row, ["query_id"], where, str).rpartition("/")[2]
+            info = {"sentence_id": int(sentence)} if sentence.isdecimal() else {}
+            names = {"video_id": need(row, ["video"], where), "answer": need(row, ["answer"], where)}
+            row = {**names, "task": "captioning" if task == "dense_captioning" else task, "info": info}
+        log.append(row)
+    return log
 
 
 def log_scores(
@@ -43,22 +66,24 @@ def log_scores(
     unknown = 0
     for number, row in enumerate(log, 1):
         where = f"{name}, record {number}"
-        task, video = need(row, ["task"], where), need(row, ["video_id"], where)
+        task, video = need(row, ["task"], where, str), need(row, ["video_id"], where, str)
         if task not in TASKS:
             raise FileError(f"{where}: unknown task {task!r}; known: {', '.join(TASKS)}")
-        if not isinstance(need(row, ["answer"], where), str):
-            raise FileError(f"{where}: the answer must be text")
+        need(row, ["answer"], where, str)
         known = video in stories
         unknown += not known
+        if known and math.isnan(stories[video].duration_s):
+            raise FileError(f"{where}: the annotation of {video!r} has no duration, which the clock of the log needs")
         if known:
             answers[task].append((f"{where}", row))
     if not any(answers.values()):
         raise FileError(f"{name}: no answer to an annotated video")
-    metrics, counts = {}, {"unknown": unknown}
+    metrics, counts = {}, {"n": 0, "missing": 0, "unparsed": 0, "invalid": 0, "unknown": unknown}
     for task, run in (("captioning", captioning), ("grounding", grounding)):
         if answers[task]:
             scores, found = run(answers[task], stories, policy)
             metrics |= scores
+            counts |= {name: counts[name] + found.get(name, 0) for name in ("n", "missing", "unparsed", "invalid")}
             counts |= {f"{task}_{key}": value for key, value in found.items()}
     return metrics, counts
 
@@ -89,8 +114,10 @@ def grounding(answers: Sequence[tuple[str, Mapping]], stories: Mapping[str, Stor
     targets, parsed, ious = [], [], []
     seen = set()
     for where, row in answers:
-        info = row.get("info") or {}
+        info = record(row.get("info") or {}, where)
         ious.append(info.get("iou"))
+        if not (ious[-1] is None or is_number(ious[-1])):
+            raise FileError(f"{where}: 'iou' must be a number, got {describe(ious[-1])}")
         if ious[-1] is not None and policy == "official":
             continue
         story, sentence = stories[row["video_id"]], need(info, ["sentence_id"], where)

@@ -7,7 +7,9 @@ from metrics.spans import is_number, is_valid
 
 
 def check_windows(answers: Mapping[str, Sequence | None], policy: str) -> dict[str, int]:
-    """Counts of windows that are invalid (not two finite numbers in order) or begin before 0.
+    """Counts of windows that are invalid or begin before 0.
+
+    Invalid: not two finite numbers in order (a third one, the score, may follow).
 
     Args:
         answers: id -> windows, None where nothing could be read.
@@ -20,7 +22,7 @@ def check_windows(answers: Mapping[str, Sequence | None], policy: str) -> dict[s
     for name, windows in answers.items():
         counts["unparsed"] += windows is None
         for window in windows or []:
-            if policy == "official" and not (len(window) >= 2 and all(map(is_number, window[:2]))):
+            if policy == "official" and not (len(window) >= 2 and all(map(is_number, window))):
                 raise FileError(f"{name!r}: window {list(window)!r:.60} is not made of numbers; use the sound policy")
             counts["invalid"] += not is_valid(window)
             counts["negative"] += is_valid(window) and window[0] < 0

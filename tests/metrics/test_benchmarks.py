@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from metrics.benchmarks import BENCHMARKS, score
+from metrics.annotations import stories
+from metrics.benchmarks import BENCHMARKS, COUNTS, score
 from metrics.files import FileError
 
 QUERIES = [
@@ -30,7 +31,9 @@ def queries(tmp_path):
 
 
 def own(name: str, spans: list, rule: str | None = "from to", **more) -> dict:
-    return {"query_id": name, "video": "v", "task": "grounding", "answer": "", "spans": spans, "rule": rule, **more}
+    """A line of this project's predictions.jsonl."""
+    row = {"query_id": name, "video": "v", "task": "grounding", "answer": "", "spans": spans, "captions": []}
+    return row | {"saliency": [], "rule": rule} | more
 
 
 def test_own_predictions_and_published_formats_agree(tmp_path, queries):
@@ -130,12 +133,12 @@ def test_bad_predictions_name_the_place(tmp_path, queries, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"v": {"timestamps": [[0, 1]], "sentences": []}}, "1 timestamps for 0 sentences"),
+        ({"v": {"timestamps": [[0, 1]], "sentences": []}}, "1 windows for 0 sentences"),
         ({"v": {"timestamps": [[3, 1]], "sentences": ["x"]}}, "two numbers in order"),
         ({"v": {"timestamps": [["0", 1]], "sentences": ["x"]}}, "two numbers in order"),
         ({"v": {"timestamps": [[0, 1, 2]], "sentences": ["x"]}}, "two numbers in order"),
         ({"v": {"sentences": ["x"]}}, "no key 'timestamps'"),
-        ({"v": [1]}, "expected timestamps and sentences"),
+        ({"v": [1]}, "expected an object"),
         ({}, "empty dict"),
         ('{"v": {}, "v": {}}', "'v' is there twice"),
         ('{"database": {"v": {}}}', "no key 'annotations'"),
@@ -216,9 +219,140 @@ def test_missing_answers_stay_in_the_denominator(tmp_path):
 def test_a_submission_id_that_is_there_twice_is_refused(tmp_path):
     truth = write(tmp_path / "truth.jsonl", TRUTH["qvhighlights"])
     answers = write(tmp_path / "answers.jsonl", ANSWERS["qvhighlights"] * 2)
+    with pytest.raises(FileError, match="'1' is there twice"):
+        score("qvhighlights", answers, truth)
+
+
+def test_official_submissions_may_repeat_an_id(tmp_path):
+    """Windows are joined for mAP; for R1 and highlights the last answer counts."""
+    ranges = {1: [0, 8], 2: [0, 20], 3: [0, 40]}
+    truth = [{**TRUTH["qvhighlights"][0], "qid": i, "duration": 50, "relevant_windows": [w]} for i, w in ranges.items()]
+    right = [{"qid": i, "pred_relevant_windows": [[*w, 0.9]]} for i, w in ranges.items()]
+    wrong = [{"qid": i, "pred_relevant_windows": [[45, 46, 0.1]]} for i in ranges]
+    truth, answers = write(tmp_path / "t.jsonl", truth), write(tmp_path / "a.jsonl", right + wrong)
+    result = score("qvhighlights", answers, truth, "official")
+    assert result["metrics"]["MR-full-mAP"] == 100 and result["metrics"]["MR-full-R1@0.5"] == 0
+    assert result["protocol"]["repeated"] == 3 and result["protocol"]["n"] == 3
+
+
+def test_own_predictions_of_every_kind(tmp_path):
+    """The score of a span is not read as its end, and a video's saliency is found by video."""
+    truth = write(tmp_path / "gsub.json", TRUTH["nextgqa"])
+    answers = write(tmp_path / "p.jsonl", [own("v_1", [[1.0, 5.0, 1.0]]), own("v_2", [[2.0, 4.0, 0.5], [9, 10, 0.1]])])
+    assert score("nextgqa", answers, truth)["metrics"]["mIoP"] == 100
+    labels = [{"vid": "v", "domain": "dog", "label": [[1], [0], [1]]}]
+    truth = write(tmp_path / "labels.jsonl", labels)
+    answers = write(tmp_path / "s.jsonl", [own("v/highlights", [], saliency=[0.9, 0.1, 0.8])])
+    assert score("youtube_highlights", answers, truth)["metrics"] == {"mAP": 1.0, "mAP-dog": 1.0}
+    story = {"v": {"duration": 100, "timestamps": [[20, 40], [50, 60]], "sentences": ["he runs", "he falls"]}}
+    answers = write(tmp_path / "l.jsonl", [own("v/grounding/1", [], answer="From 50 to 60.")])
+    result = score("vtimellm_log", answers, write(tmp_path / "val.json", story))
+    assert result["metrics"]["mIoU"] == 50 and result["protocol"]["n"] == 2 and result["protocol"]["missing"] == 1
+
+
+def test_rules_of_own_predictions_are_reported(tmp_path, queries):
+    answers = [own("a", [[0, 1]], rule="from to"), own("b", [], rule=None), own("c", [[0, 1], [2, 3]], rule="list")]
+    protocol = score("charades_sta", write(tmp_path / "p.jsonl", answers), queries)["protocol"]
+    assert protocol["parsing"] == {"rules": {"from to": 1, "list": 1, "unparsed": 1}, "several_windows": 1}
+
+
+def test_timelens_merges_equal_annotations(tmp_path):
+    row = {"vid": "v", "query": "he runs", "gt": [0, 10]}
+    truth = write(tmp_path / "t.json", [{**row, "id": 1}, {**row, "id": 2}, {**row, "id": 3, "gt": [0, 5]}])
+    answers = write(tmp_path / "a.jsonl", [{"id": i, "pred": w} for i, w in ((1, [0, 10]), (2, [0, 10]), (3, [8, 9]))])
+    assert score("charades_sta", answers, truth)["metrics"]["R1@0.7"] == pytest.approx(200 / 3)
+    official = score("charades_sta", answers, truth, "official")
+    assert official["metrics"]["R1@0.7"] == 50 and official["protocol"]["n"] == 2
+
+
+def test_questions_are_also_scored_without_their_windows(tmp_path):
+    truth = write(tmp_path / "t.json", TRUTH["nextgqa"])
+    answers = {"v_1": {"answer": 1, "prediction": 1}, "v_2": {"answer": 2, "prediction": 2}}
+    answers = write(tmp_path / "a.json", {"ground": {"v_1": [1.0, 5.0], "v_2": [20, 30]}, "qa": answers})
     for policy in ("sound", "official"):
-        with pytest.raises(FileError, match="'1' is there twice"):
-            score("qvhighlights", answers, truth, policy)
+        metrics = score("nextgqa", answers, truth, policy)["metrics"]
+        assert metrics["Acc@QA"] == 100 and metrics["Acc@GQA"] == 50
+    answers = write(tmp_path / "b.json", ANSWERS["nextgqa"])
+    assert score("nextgqa", answers, truth)["metrics"]["Acc@QA"] == 50
+    assert "Acc@QA" not in score("nextgqa", answers, truth, "official")["metrics"]
+
+
+def test_the_two_layouts_of_timechat(tmp_path):
+    segments = [[0, 5], [5, 9]]
+    rows = [
+        {"image_id": "a", "segments": segments, "pure_cap": "cut it. fry it"},
+        {"image_id": "b", "segments": segments, "caption": "A man runs.  He falls down. ok."},
+    ]
+    found = stories(write(tmp_path / "t.json", {"annotations": rows}))
+    assert [event[2] for event in found["a"].events] == ["cut it.", "fry it."]
+    assert [event[2] for event in found["b"].events] == ["A man runs.", "He falls down."]
+
+
+SAMPLES = {
+    "tvg": {"tgt": [0, 10]},
+    "tal": {"tgt": [[0, 10]]},
+    "vhd": {"tgt": [[[0, 10]], [[2, 3]]]},
+    "dvc": {"tgt": [[0, 10]], "g": ["he runs"]},
+    "rar": {"p": 0, "o": ["run", "fall"]},
+    "gvq": {"p": 0, "o": ["run", "fall"], "tgt": [0, 10]},
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value", "message"),
+    [
+        ("tvg", "tgt", [10, 0], "two numbers in order"),
+        ("tvg", "task", "tvgs", "unknown task"),
+        ("tal", "tgt", [], "no target window"),
+        ("tal", "tgt", [0, 10], "two numbers in order"),
+        ("vhd", "tgt", 3, "must be a list"),
+        ("dvc", "g", [], "one text for each"),
+        ("dvc", "video", None, "must be text"),
+        ("rar", "p", 2, "index of one of the 2 options"),
+        ("rar", "o", "run", "must be a list"),
+        ("gvq", "source", ["s"], "must be text"),
+    ],
+)
+def test_bad_etbench_records_name_the_place(tmp_path, task, key, value, message):
+    row = {"idx": 0, "task": task, "source": "s", "video": "v", **SAMPLES[task]}
+    answers = write(tmp_path / "a.jsonl", [{"idx": 0, "a": "0 - 10"}])
+    with pytest.raises(FileError, match=rf"record 1.*{message}"):
+        score("etbench", answers, write(tmp_path / "t.json", [{**row, key: value}]))
+    with pytest.raises(FileError, match="the answer must be text"):
+        score("etbench", write(tmp_path / "b.jsonl", [{"idx": 0, "a": 3}]), write(tmp_path / "t.json", [row]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"relevant_clip_ids": [0, 9000]}, "10 clips"),
+        ({"relevant_clip_ids": [0]}, "for each of the relevant_clip_ids"),
+        ({"relevant_clip_ids": [0, "1"]}, "whole numbers"),
+        ({"saliency_scores": [[4, 4, 1], [2, 2]]}, "equally many ratings"),
+        ({"saliency_scores": 3}, "must be a list"),
+        ({"duration": "20"}, "must be seconds"),
+        ({"relevant_windows": [[0, 8, 1]]}, "two numbers in order"),
+    ],
+)
+def test_bad_qvhighlights_annotations_name_the_query(tmp_path, change, message):
+    answers = write(tmp_path / "answers.jsonl", ANSWERS["qvhighlights"])
+    truth = write(tmp_path / "truth.jsonl", [{**TRUTH["qvhighlights"][0], **change}])
+    with pytest.raises(FileError, match=f"query '1'.*{message}"):
+        score("qvhighlights", answers, truth)
+
+
+def test_numbers_without_bounds_and_endless_nesting(tmp_path, queries):
+    result = score("charades_sta", write(tmp_path / "p.jsonl", [own("a", [[0, 10**400]])]), queries)
+    assert result["protocol"]["invalid"] == 1 and result["metrics"]["mIoU"] == 0
+    with pytest.raises(FileError, match="recursion"):
+        score("charades_sta", write(tmp_path / "deep.json", "[" * 100000), queries)
+
+
+def test_a_log_needs_the_length_of_the_video(tmp_path):
+    truth = write(tmp_path / "t.json", {"v": {"timestamps": [[0, 5]], "sentences": ["he runs"]}})
+    log = [{"video_id": "v", "task": "grounding", "answer": "from 00 to 10", "info": {"sentence_id": 0}}]
+    with pytest.raises(FileError, match="no duration"):
+        score("vtimellm_log", write(tmp_path / "log.jsonl", log), truth)
 
 
 def test_etbench_counts_missing_samples(tmp_path):
@@ -228,6 +362,8 @@ def test_etbench_counts_missing_samples(tmp_path):
     result = score("etbench", answers, truth)
     assert result["metrics"]["TVG"] == 0.25
     assert result["protocol"]["missing"] == 2 and result["protocol"]["unparsed"] == 3
+    assert result["protocol"]["parsing"]["windows"]["rules"] == {"hyphen": 1, "unparsed": 3}
+    assert all(isinstance(result["protocol"][name], int) for name in COUNTS)
     with pytest.raises(FileError, match="could not convert"):
         score("etbench", answers, truth, "official")
 
@@ -238,7 +374,11 @@ def test_activitynet_captions_of_own_predictions(tmp_path, java):
         {"start_s": 5, "end_s": 9, "caption": "he sits down on the grass"},
     ]
     queries = [{"id": f"{v}/d", "video": v, "task": "dense_captioning", "events": events} for v in "vw"]
-    answers = [own("v/d", [[0, 5, 1], [5, 9, 1]], captions=["a man runs up the hill", "he sits down on the grass"])]
+    captions = ["a man runs up the hill", "he sits down on the grass"]
+    answers = [
+        own("v/d", [[0, 5, 1], [5, 9, 1]], task="dense_captioning", captions=captions),
+        own("v/grounding/0", [[0, 5, 1]]),  # a file with both tasks
+    ]
     truth, answers = write(tmp_path / "q.jsonl", queries), write(tmp_path / "p.jsonl", answers)
     result = score("activitynet_captions", answers, truth)
     assert result["metrics"]["METEOR"] == pytest.approx(0.5, abs=0.01)

@@ -1,6 +1,7 @@
 """The metric classes: the same number for any batches, order and number of processes."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from metrics.grounded_qa import GroundedQA
 from metrics.grounding import TemporalGrounding
 from metrics.highlights import HighlightDetection
 from metrics.moment_retrieval import MomentRetrieval
+from metrics.soda import Soda
+from metrics.timechat import TimeChatCaptions
 from metrics.video_highlights import VideoHighlights
+from metrics.videomind import VideoMind
 
 METRICS = {
     "grounding": TemporalGrounding,
@@ -25,11 +29,17 @@ METRICS = {
     "videos": VideoHighlights,
     "questions": GroundedQA,
     "etbench": ETBench,
+    "soda": partial(Soda, "d", "best"),
+    "videomind": VideoMind,
+    "cgbench": partial(VideoMind, cgbench=True),
+    "official grounding": partial(TemporalGrounding, "official"),
+    "official localization": partial(EventLocalization, "official"),
 }
 
 
 def columns(name: str, seed: int = 0) -> list[list]:
     """Query ids and the other arguments of ``update`` for 23 queries."""
+    name = name.removeprefix("official ")
     rng = np.random.default_rng(seed)
     ids = [f"q{i}" for i in range(23)]
 
@@ -46,6 +56,17 @@ def columns(name: str, seed: int = 0) -> list[list]:
         {"task": task, "source": f"s{i % 2}", "video": q, "a": a, "tgt": t if task == "tal" else t[0]}
         for i, (q, a, t, task) in enumerate(zip(ids, text, targets, ["tal", "tvg", "epm"] * 8, strict=False))
     ]
+    ranked = [
+        {
+            "pred": p or [],
+            "span": t,
+            "conf": [0.5] * 5,
+            "response": "(A) run",
+            "ans": "AB"[i % 2],
+            "options": ["x", "y"],
+        }
+        for i, (p, t) in enumerate(zip(predicted, targets, strict=True))
+    ]
     return {
         "grounding": [ids, predicted, targets],
         "localization": [ids, predicted, targets],
@@ -59,7 +80,15 @@ def columns(name: str, seed: int = 0) -> list[list]:
             [(i % 3, int(rng.integers(0, 3))) for i in range(len(ids))],
         ],
         "etbench": [ids, samples],
+        "soda": [ids, captioned(predicted), [captioned([t, t[:1]]) for t in targets]],
+        "videomind": [ids, ranked],
+        "cgbench": [ids, ranked],
     }[name]
+
+
+def captioned(stories: list) -> list:
+    """Windows as events."""
+    return [story and [[*window, ""] for window in story] for story in stories]
 
 
 def feed(metric, data: list[list], order, batch: int):
@@ -79,7 +108,7 @@ def test_batches_order_repeats_and_pickling_change_nothing(name):
     data = columns(name)
     order = list(range(23))
     expected = feed(METRICS[name](), data, order, 23)
-    assert expected["n"] > 0 and METRICS[name].higher_is_better
+    assert expected["n"] > 0 and METRICS[name]().higher_is_better
     assert same(feed(METRICS[name](), data, order[::-1], 4), expected)
     assert same(feed(METRICS[name](), data, [*order, *order[:9]], 5), expected)
     half = METRICS[name]()
@@ -117,6 +146,28 @@ def test_captions_are_the_same_in_any_order(java):
         results.append({key: float(value) for key, value in metric.compute().items()})
     assert same(*results)
     assert results[0]["METEOR"] == pytest.approx(75, abs=2) and results[0]["n"] == 4
+
+
+def test_official_and_sound_metrics_are_the_functions():
+    """The policy reaches the function behind the class."""
+    seven = [["a"], [[(0.0, 5.0)]], [[(0.0, 10.0)]]]
+    values = {}
+    for policy in ("sound", "official"):
+        metric = EventLocalization(policy)
+        metric.update(*seven)
+        values[policy] = float(metric.compute()["F1@0.5"])
+    assert values == {"sound": 100.0, "official": 0.0}  # 1e-8 in the denominator, strict
+    with pytest.raises(ValueError, match="unknown policy"):
+        TemporalGrounding("mine")
+
+
+def test_timechat_captions_count_every_video(java):
+    story = [(0, 5, "cut the onion into rings"), (6, 20, "fry it in oil")]
+    metric = TimeChatCaptions()
+    metric.update(["a", "b"], [story, None], [story, story])
+    scores = {name: float(value) for name, value in metric.compute().items()}
+    assert scores["F1_Score"] == 0.5 and scores["METEOR"] == pytest.approx(0.5, abs=0.01) and scores["n"] == 2
+    assert "CIDER(video idf)" in scores and 0.4 < scores["Para_METEOR"] < 0.9
 
 
 def worker(rank: int, world: int, folder: str) -> None:

@@ -39,7 +39,7 @@ def test_missing_extras_are_named(monkeypatch):
 
 def test_missing_java_is_named(monkeypatch):
     captions.java.cache_clear()
-    monkeypatch.setattr(captions.shutil, "which", lambda name: None)
+    monkeypatch.setattr(captions.shutil, "which", lambda name, path=None: None)
     with pytest.raises(captions.CaptionsUnavailable, match="Java"):
         captions.java()
 

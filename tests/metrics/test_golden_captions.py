@@ -12,7 +12,7 @@ from metrics.ngrams import bleu, cider, rouge_l
 from metrics.options import choice_of_rvq
 from metrics.records import mean
 from metrics.soda import soda_scores
-from metrics.timechat import timechat_video_scores
+from metrics.timechat import timechat_scores, timechat_video_scores
 from metrics.vtimellm import log_scores
 
 pytestmark = pytest.mark.golden
@@ -128,6 +128,10 @@ def test_metrics_timechat(golden, close, java):
     numeric = data["expected"]["SODA_c_2_if_columns_were_in_numeric_order"]
     close([table[video]["SODA_c"] for video in per_video["key"]], numeric["per_video"], 1e-6)
     close(means["SODA_c"], numeric["mean"], 1e-6)
+    scores = timechat_scores(predicted(data["inputs"]["predictions"]), references, "official")
+    close(scores, {**expected, "SODA_c": numeric["mean"]}, 1e-6)
+    for name in ("Para_CIDER", "Para_METEOR"):
+        assert f"{100 * scores[name]:.1f}" == str(data["expected"]["printed_percent_1_decimal"][name])
 
 
 @pytest.mark.parametrize("name", ["vtimellm_captioning_logs", "vtimellm_repo_example"])

@@ -3,14 +3,14 @@
 ``{"v_x": {"duration": 73.1, "timestamps": [[6.94, 69.08]], "sentences": ["Three men are standing on a mat."]}}``
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamodules.schema import Event, Query
-from datamodules.skips import OnError, Skips
+from datamodules.annotations.files import Records, read_json
+from datamodules.schema import Query
+from datamodules.skips import OnError
 
 TASKS = ("grounding", "dense_captioning", "events")
 
@@ -32,34 +32,25 @@ def read(
     Raises:
         ValueError: the file has another layout, a task is unknown, or (``fail``) naming file, video and event.
     """
-    if unknown := set(tasks) - set(TASKS):
-        raise ValueError(f"unknown tasks {sorted(unknown)}; known: {', '.join(TASKS)}")
-    skips = Skips(on_error)
-    try:
-        videos = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    check_tasks(tasks)
+    records = Records(path, on_error, "{video: {duration, timestamps, sentences}}")
+    videos = read_json(path)
     if not isinstance(videos, dict):
         raise ValueError(f"{path}: expected an object of videos, got a {type(videos).__name__}")
-    queries = []
     for video, entry in videos.items():
-        queries += _queries(f"{path}, video {video!r}", video, entry, tasks, skips)
-    return queries, skips.counts
+        add_video(records, video, entry, tasks)
+    return records.finish()
 
 
-def _unique(pairs: list[tuple]) -> dict:
-    """An object without repeated keys; json would keep the last one silently."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"{twice!r} is there twice; remove one of them")
-    return found
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Raise ValueError for a task that cannot be made of described events."""
+    if unknown := set(tasks) - set(TASKS):
+        raise ValueError(f"unknown tasks {sorted(unknown)}; known: {', '.join(TASKS)}")
 
 
-def _queries(where: str, video: str, entry: Mapping, tasks: Sequence[str], skips: Skips) -> list[Query]:
-    """The records of one video."""
+def add_video(records: Records, video: str, entry: Mapping, tasks: Sequence[str]) -> None:
+    """Add the queries of one video with its ``duration``, ``timestamps`` and ``sentences``."""
+    where = f"video {video!r}"
     try:
         duration_s, spans, sentences = float(entry["duration"]), entry["timestamps"], entry["sentences"]
         if not video or not 0 < duration_s < math.inf:
@@ -67,41 +58,23 @@ def _queries(where: str, video: str, entry: Mapping, tasks: Sequence[str], skips
         if len(spans) != len(sentences):
             raise ValueError(f"{len(spans)} timestamps for {len(sentences)} sentences")
     except (KeyError, TypeError, ValueError) as error:
-        skips.add(where, "video without usable duration, timestamps and sentences", repr(error))
-        return []
-    queries, events = [], []
+        reason = "video without usable duration, timestamps and sentences"
+        records.skips.add(f"{records.path}, {where}", reason, repr(error))
+        return
+    events = []
     for number, (span, sentence) in enumerate(zip(spans, sentences, strict=True)):
-        reason, detail = _fault(span, sentence, duration_s)
-        if reason:
-            skips.add(f"{where}, event {number}", reason, detail)
-            continue
-        start_s, end_s = map(float, span)
-        text = sentence.strip()
-        events.append(Event(start_s, end_s, text.removesuffix(".")))
-        if "grounding" in tasks:
-            grounded = (Event(start_s, end_s),)
-            queries.append(Query(f"{video}/grounding/{number}", video, "grounding", text, grounded, (), duration_s))
+        with records.entry(f"{where}, event {number}"):
+            if not isinstance(sentence, str) or not sentence.strip().removesuffix("."):
+                raise ValueError(f"empty text: {sentence!r}")
+            text = sentence.strip()
+            events.append(records.event(span, duration_s, text.removesuffix(".")))
+            if "grounding" in tasks:
+                grounded = (records.event(span, duration_s),)
+                records.add(Query(f"{video}/grounding/{number}", video, "grounding", text, grounded, (), duration_s))
     if not events:
-        skips.add(where, "video without a usable event")
-        return []
-    for task in ("dense_captioning", "events"):
-        if task in tasks:
-            queries.append(Query(f"{video}/{task}", video, task, "", tuple(events), (), duration_s))
-    return queries
-
-
-def _fault(span, sentence, duration_s: float) -> tuple[str, str]:
-    """Why an event cannot be used, with details; empty strings if it can."""
-    if not isinstance(sentence, str) or not sentence.strip().removesuffix("."):
-        return "empty text", repr(sentence)
-    try:
-        start_s, end_s = map(float, span)
-    except (TypeError, ValueError):
-        return "timestamps are not a pair of numbers", repr(span)
-    if not math.isfinite(start_s) or not math.isfinite(end_s):
-        return "timestamps are not a pair of numbers", repr(span)
-    if end_s <= start_s:
-        return "end is not after the start", f"{start_s}..{end_s} s"
-    if start_s < 0 or end_s > duration_s + Query.TOLERANCE_S:
-        return "event outside the video", f"{start_s}..{end_s} s of {duration_s} s"
-    return "", ""
+        records.skips.add(f"{records.path}, {where}", "video without a usable event")
+        return
+    with records.entry(where):
+        for task in ("dense_captioning", "events"):
+            if task in tasks:
+                records.add(Query(f"{video}/{task}", video, task, "", tuple(events), (), duration_s))

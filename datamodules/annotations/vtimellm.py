@@ -5,21 +5,23 @@ Shape suffixes: T frames, D feature width.
 """
 
 import contextlib
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from datamodules.annotations.files import read_json
 from datamodules.decoding import Sampling
-from datamodules.extraction import OUTPUT, Summary, describe_preprocessing
+from datamodules.extraction import Summary
+from datamodules.preprocessing import Preprocessing
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query, Turn, Video
 from datamodules.shards import ShardWriter
 from datamodules.skips import OnError, SkippedFiles, Skips
+from datamodules.vision_encoder import PROJECTED
 
 VIDEO = "<video>"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -46,7 +48,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
 
     Source: VTimeLLM, ``vtimellm/train/dataset.py``.
     """
-    samples = _read_json(path)
+    samples = read_json(path)
     if not isinstance(samples, list):
         raise ValueError(f"{path}: expected a list of samples, got a {type(samples).__name__}")
     skips, dropped, queries = Skips(on_error), Counter(), []
@@ -56,7 +58,8 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
             duration_s, times = _times(sample.get("meta") or {}, texts)
             turns = [Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2)]
             name = f"{sample['id']}#{number}"
-            queries.append(Query(name, sample["id"], "dialogue", turns=tuple(turns), duration_s=duration_s))
+            source = sample.get("source") or ""
+            queries.append(Query(name, sample["id"], "dialogue", "", (), tuple(turns), duration_s, source=source))
             dropped.update(drops)
         except (KeyError, TypeError, AttributeError) as error:
             skips.add(f"{path}, sample {number}", "sample of another layout", repr(error))
@@ -64,13 +67,6 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
             reason, _, detail = str(error).replace(", got ", ": ", 1).partition(": ")
             skips.add(f"{path}, sample {number} (id {sample.get('id')!r})", reason, detail)
     return queries, skips.counts + dropped
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
 
 
 def _texts(conversations: list[Mapping]) -> tuple[list[str], list[str]]:
@@ -113,50 +109,6 @@ def _times(meta: Mapping, texts: list[str]) -> tuple[float | None, dict[str, flo
     return duration_s, times
 
 
-def read_durations(path: Path) -> dict[str, float]:
-    """Video id -> seconds; 0 for an image.
-
-    Args:
-        path: VTimeLLM dialogues (``meta.duration``; a sample with ``image`` is an image), an ActivityNet Captions
-            file, or a jsonl of ``{"id" or "video", "duration_s"}`` (so also our own annotation files).
-
-    Raises:
-        ValueError: another layout, or two durations for one video.
-    """
-    durations: dict[str, float] = {}
-    for where, video, duration_s in _duration_entries(Path(path)):
-        if duration_s is None:
-            continue
-        if isinstance(duration_s, bool) or not isinstance(duration_s, (int, float)) or not 0 <= duration_s < math.inf:
-            raise ValueError(f"{path}, {where}: the duration of {video!r} is {duration_s!r}, not a number of seconds")
-        if durations.setdefault(video, duration_s) != duration_s:
-            raise ValueError(f"{path}, {where}: {video!r} lasts {duration_s} s here and {durations[video]} s before")
-    return durations
-
-
-def _duration_entries(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    """(where, video id, seconds or None) of every entry."""
-    if path.suffix == ".jsonl":
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        content = [("line", number, line) for number, line in enumerate(lines, 1)]
-    else:
-        content = _read_json(path)
-        pairs = content.items() if isinstance(content, dict) else enumerate(content)
-        content = [("entry", place, entry) for place, entry in pairs]
-    for kind, place, entry in content:
-        try:
-            if kind == "line":
-                entry = json.loads(entry)
-                yield f"line {place}", entry.get("video") or entry["id"], entry.get("duration_s")
-            elif isinstance(place, str):
-                yield f"entry {place!r}", place, entry["duration"]
-            else:
-                image = 0.0 if "image" in entry else None
-                yield f"entry {place}", entry["id"], (entry.get("meta") or {}).get("duration", image)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path}, {kind} {place}: no id with a duration in it ({error!r})") from None
-
-
 def pack(
     features: Path,
     durations: Mapping[str, float],
@@ -169,7 +121,7 @@ def pack(
 
     Args:
         features: folder of (T, D) arrays, or (D,) for an image. Ids may hold slashes (subfolders).
-        durations: see ``read_durations``.
+        durations: see ``datamodules.annotations.durations``.
         output: folder of the shards. What was skipped is also written to its ``skipped.jsonl``.
         encoder: what made the features.
         sampling: how the frames were chosen. Where each frame lies follows from it: frame k of N at k/(N-1) of the
@@ -184,9 +136,8 @@ def pack(
     if not files:
         raise ValueError(f"{folder}: no .npy file in it")
     Skips(on_error)  # refuse an unknown policy before anything is written
-    header = FeatureHeader(
-        encoder, OUTPUT, describe_preprocessing(224, 224, CLIP_MEAN, CLIP_STD), str(sampling), _width(files)
-    )
+    preprocessing = Preprocessing(224, 224, CLIP_MEAN, CLIP_STD)
+    header = FeatureHeader(encoder, PROJECTED, str(preprocessing), str(sampling), _width(files))
     present = 0
     with ShardWriter(output, header) as writer:
         skips = SkippedFiles(on_error, Path(output) / "skipped.jsonl")

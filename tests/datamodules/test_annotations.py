@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from datamodules.annotations import activitynet, vtimellm
+from datamodules.annotations.durations import read_durations
 from datamodules.decoding import Sampling
 from datamodules.schema import Event, read_queries, write_queries
 from datamodules.shards import ShardReader
@@ -74,7 +75,8 @@ def test_activitynet_records(tmp_path):
         ([5, 3], "a", "end is not after the start"),
         ([5, 5], "a", "end is not after the start"),
         ([-2, 5], "a", "event outside the video"),
-        ([5, 74.2], "a", "event outside the video"),
+        ([5, 75.2], "a", "event outside the video"),
+        ([73.1, 74], "a", "event outside the video"),
         ([5, 9], " ", "empty text"),
         ([5, 9], ".", "empty text"),
         ([5, 9], None, "empty text"),
@@ -238,21 +240,21 @@ def test_vtimellm_refuses(tmp_path):
 
 
 def test_durations(tmp_path):
-    assert vtimellm.read_durations(save(tmp_path, {"v_x": KARATE})) == {"v_x": 73.1}
+    assert read_durations(save(tmp_path, {"v_x": KARATE})) == {"v_x": 73.1}
     samples = [TIMED, TIMED, dialogue("<image>\nHi", "Ho") | {"id": "i", "image": "i.jpg"}, dialogue("a") | {"id": "w"}]
-    assert vtimellm.read_durations(save(tmp_path, samples)) == {"v": 54.2, "i": 0.0}
+    assert read_durations(save(tmp_path, samples)) == {"v": 54.2, "i": 0.0}
     queries, _ = activitynet.read(save(tmp_path, {"v_x": KARATE}))
     write_queries(tmp_path / "queries.jsonl", queries)
-    assert vtimellm.read_durations(tmp_path / "queries.jsonl") == {"v_x": 73.1}
+    assert read_durations(tmp_path / "queries.jsonl") == {"v_x": 73.1}
     (tmp_path / "list.jsonl").write_text('{"id": "a", "duration_s": 3}\n{"id": "a", "duration_s": 4}\n')
     with pytest.raises(ValueError, match="list.jsonl, line 2: 'a' lasts 4 s here and 3 s before"):
-        vtimellm.read_durations(tmp_path / "list.jsonl")
+        read_durations(tmp_path / "list.jsonl")
     (tmp_path / "list.jsonl").write_text('{"id": "a", "duration_s": "3"}\n')
     with pytest.raises(ValueError, match="line 1: the duration of 'a' is '3'"):
-        vtimellm.read_durations(tmp_path / "list.jsonl")
+        read_durations(tmp_path / "list.jsonl")
     (tmp_path / "list.jsonl").write_text('{"duration_s": 3}\n')
     with pytest.raises(ValueError, match="list.jsonl, line 1: no id"):
-        vtimellm.read_durations(tmp_path / "list.jsonl")
+        read_durations(tmp_path / "list.jsonl")
 
 
 def arrays(folder: Path, **content) -> Path:

@@ -71,6 +71,7 @@ class BoundaryPerception(VideoLanguageModule):
 
     def weights(self) -> Weights:
         """The adapter, the head, the LoRAs merged before this stage, and this stage's own."""
-        own = Lora(self.model.llm.peft_config["default"], get_peft_model_state_dict(self.model.llm))
+        tensors = get_peft_model_state_dict(self.model.llm, save_embedding_layers=False)
+        own = Lora(self.model.llm.peft_config["default"], tensors)
         head = self.model.head.state_dict() if self.model.head else {}
         return Weights(self.model.adapter.state_dict(), [*self.merged, own], head=head)

@@ -1,8 +1,9 @@
 """What a run leaves behind and the next one starts from: adapter and LoRA weights beside a named base model.
 
 A weights folder holds ``manifest.json``, ``adapter.safetensors``, ``head.safetensors`` where the localizer learns
-anything, and one PEFT folder ``lora-1``, ``lora-2``, .. for each LoRA, in the order in which they are merged into the
-base. The base itself is referred to by name and fingerprint. The released VTimeLLM folders are read as well.
+anything, one PEFT folder ``lora-1``, ``lora-2``, .. for each LoRA, in the order in which they are merged into the base,
+and PEFT folders ``temporal`` and ``spatial`` where there are experts, which stay beside it. The base itself is referred
+to by name and fingerprint. The released VTimeLLM folders are read as well.
 """
 
 import hashlib
@@ -17,6 +18,9 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+EXPERTS = ("temporal", "spatial")
+"""Names of the experts of ``models.routed_lora``."""
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Weights:
     """What made them: base, localizer, conversation format, stage, features."""
     head: dict[str, Tensor] = field(default_factory=dict)
     """State dict of what the localizer learns on hidden states; empty if it learns nothing."""
+    experts: dict[str, Lora] = field(default_factory=dict)
+    """By name; they act on the base with ``loras`` merged. Empty if there are none."""
 
 
 def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -92,7 +98,7 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor
     """
     model = get_peft_model(llm, config)
     if tensors is not None:
-        expected = get_peft_model_state_dict(model)
+        expected = get_peft_model_state_dict(model, save_embedding_layers=False)
         check_keys("LoRA", {k: v.shape for k, v in expected.items()}, {k: v.shape for k, v in tensors.items()})
         set_peft_model_state_dict(model, tensors)
     return model
@@ -128,9 +134,10 @@ def write_weights(folder: Path, weights: Weights) -> None:
     for name, tensors in (("adapter", weights.adapter), ("head", weights.head)):
         if tensors:
             _save(tensors, folder / f"{name}.safetensors")
-    for number, lora in enumerate(weights.loras, 1):
-        lora.config.save_pretrained(folder / f"lora-{number}")
-        _save(lora.tensors, folder / f"lora-{number}" / "adapter_model.safetensors")
+    merged = {f"lora-{number}": lora for number, lora in enumerate(weights.loras, 1)}
+    for name, lora in (merged | weights.experts).items():
+        lora.config.save_pretrained(folder / name)
+        _save(lora.tensors, folder / name / "adapter_model.safetensors")
     (folder / "manifest.json").write_text(json.dumps(weights.manifest, indent=2) + "\n")
 
 
@@ -151,6 +158,7 @@ def read_weights(folder: Path) -> Weights:
             adapter=load_file(inner / "adapter.safetensors"),
             head=load_file(inner / "head.safetensors") if (inner / "head.safetensors").is_file() else {},
             loras=[_read_lora(path) for path in sorted(inner.glob("lora-*"), key=lambda p: int(p.name[5:]))],
+            experts={name: _read_lora(inner / name) for name in EXPERTS if (inner / name).is_dir()},
             manifest=json.loads((inner / "manifest.json").read_text()),
         )
     if any(folder.glob("*stage1/mm_projector.bin")):

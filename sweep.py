@@ -1,0 +1,127 @@
+"""Run a W&B sweep file on this machine, without a server: every grid point once, and a table over seeds at the end.
+
+python sweep.py configs/sweeps/meco_ablation.yaml --output runs/sweeps/meco_ablation
+
+``wandb sweep`` takes the same file where there is a W&B account. Finished runs are not run again.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from command_line import CommandParser
+
+SEED = "seed_everything"
+
+
+def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
+    """Train every grid point and print what it reached.
+
+    Args:
+        sweep: the file.
+        output: a folder for each run and ``results.json`` are written below it.
+        columns: metrics of the table; without it those that the runs logged under ``val/``.
+
+    Raises:
+        ValueError: the file is not a grid sweep that this command understands.
+    """
+    settings = read_sweep(sweep)
+    points = list(grid(settings["parameters"]))
+    results = []
+    for number, point in enumerate(points):
+        folder = output / f"{number:03d}"
+        log = folder / "logs" / "metrics.csv"
+        if not (folder / "model" / "manifest.json").is_file():
+            print(f"run {number + 1} of {len(points)}: {json.dumps(point)}", flush=True)
+            subprocess.run([*command(settings, point), f"--output={folder}"], check=True)
+        results.append({"parameters": point, "metrics": last_metrics(log)})
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    Console(width=160).print(summary(sweep.stem, results, columns))
+
+
+def read_sweep(path: Path) -> dict:
+    """A sweep file.
+
+    Raises:
+        ValueError: another method than grid, no parameters, or a parameter without ``value`` or ``values``.
+    """
+    settings = yaml.safe_load(Path(path).read_text())
+    if not isinstance(settings, dict) or settings.get("method") != "grid" or not settings.get("parameters"):
+        raise ValueError(f"{path}: expected method: grid and parameters; other methods need `wandb sweep`")
+    for name, parameter in settings["parameters"].items():
+        if not isinstance(parameter, dict) or set(parameter) not in ({"value"}, {"values"}):
+            raise ValueError(f"{path}: parameter {name} must have either value or values")
+    return settings
+
+
+def grid(parameters: dict) -> Iterator[dict]:
+    """Every combination of the parameters' values; the last one varies fastest."""
+    names = list(parameters)
+    values = [p["values"] if "values" in p else [p["value"]] for p in parameters.values()]
+    return (dict(zip(names, combination, strict=True)) for combination in product(*values))
+
+
+def command(settings: dict, point: dict) -> list[str]:
+    """The command of a grid point, with W&B's macros filled in."""
+    arguments = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in point.items()]
+    macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [settings["program"]], "${args}": arguments}
+    default = ["${env}", "${interpreter}", "${program}", "${args}"]
+    return [part for word in settings.get("command", default) for part in macros.get(word, [word])]
+
+
+def last_metrics(log: Path) -> dict[str, float]:
+    """The last value of every validation metric of a run's log."""
+    with open(log, newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return {
+        name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name] not in (None, "")
+    }
+
+
+def summary(title: str, results: Sequence[dict], columns: list[str] | None) -> Table:
+    """Mean and standard deviation over seeds, one line a setting."""
+    columns = columns or list(results[0]["metrics"])
+    groups: dict[str, list[dict]] = {}
+    for result in results:
+        setting = {name: value for name, value in result["parameters"].items() if name != SEED}
+        groups.setdefault(json.dumps(setting), []).append(result["metrics"])
+    table = Table("setting", "runs", *(name.removeprefix("val/") for name in columns), title=title)
+    for setting, runs in groups.items():
+        cells = []
+        for name in columns:
+            values = [metrics[name] for metrics in runs if name in metrics]
+            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.1f}{spread}" if values else "-")
+        table.add_row("\n".join(f"{k}={v}" for k, v in json.loads(setting).items()), str(len(runs)), *cells)
+    return table
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = CommandParser(prog="sweep.py", description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path, help="a W&B sweep file with method: grid")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--columns", type=list[str] | None, default=None, help="metrics of the table")
+    try:
+        run(**parser.parse_args(args).as_dict())
+    except (ValueError, OSError) as error:
+        print(f"sweep.py: error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        print(f"sweep.py: error: a run ended with status {error.returncode}; run again to go on", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""MeCo on the tiny world: what learns, what is kept, and that neither batching nor sharing changes a map."""
+
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import train
+from datamodules.batch import collate, collate_prompts
+from datamodules.chat import chat_format
+from datamodules.dialogue import Dialogue
+from datamodules.packing import pack
+from datamodules.schema import Event, Query, Turn, Video
+from lightning_modules.trained import TrainedModel
+from lightning_modules.training_cli import TrainingCLI
+from localizers import StructuralTokens
+from models.adapters import LinearAdapter
+from models.checkpoints import load_llm, load_tokenizer, read_weights
+from models.video_llm import VideoLLM
+from models.vocabulary import add_tokens
+from sweep import command, grid, read_sweep
+
+MECO = "--model.localizer=StructuralTokens"
+TOKENS = 3
+
+
+@pytest.fixture(scope="module")
+def dialogue(llm):
+    return Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens())
+
+
+@pytest.fixture(scope="module")
+def model(llm, dialogue):
+    torch.manual_seed(0)
+    base, localizer = load_llm(llm, torch.float32), dialogue.localizer
+    add_tokens(base, dialogue.tokenizer, localizer.special_tokens)
+    width = base.config.hidden_size
+    return VideoLLM(base, LinearAdapter(8, width), localizer.head(width), localizer.states, bidirectional=True).eval()
+
+
+def video(frames: int, name: str = "v") -> Video:
+    features = np.random.default_rng(frames).standard_normal((frames, 8)).astype(np.float16)
+    return Video(name, float(frames), np.arange(frames, dtype=float), features)
+
+
+def grounding(name: str, start_s: float, end_s: float, text: str = "a robot") -> Query:
+    return Query(name, "v", "grounding", text, events=(Event(start_s, end_s, text),))
+
+
+def losses(dialogue, model, batch) -> dict[str, torch.Tensor]:
+    output = model(batch)
+    ids = {token: number for number, token in dialogue.special.items()}
+    return {"lm": output.lm_loss, **dialogue.localizer.loss(model.head, output.states, batch, ids)}
+
+
+def test_a_stage_learns_head_tokens_and_lora_and_hands_them_on(runs, arguments, tmp_path):
+    first = tmp_path / "first"
+    train.main([*arguments(2, first, previous=runs[1]), MECO])
+    weights = read_weights(first)
+    rows = [name for name in weights.loras[0].tensors if "trainable_tokens_delta" in name]
+    assert {weights.loras[0].tensors[name].shape[0] for name in rows} == {TOKENS}
+    assert len(rows) == 2
+    fresh = StructuralTokens().head(32).state_dict()
+    assert weights.head.keys() == fresh.keys()
+    assert weights.head["logit_scale"] != fresh["logit_scale"]
+    train.main([*arguments(3, tmp_path / "second", previous=first), MECO])
+    second = read_weights(tmp_path / "second")
+    assert torch.equal(second.loras[0].tensors[rows[0]], weights.loras[0].tensors[rows[0]])
+    assert not torch.equal(second.head["vid_head.1.weight"], weights.head["vid_head.1.weight"])
+    model = TrainedModel.from_run(tmp_path / "second")
+    model.configure_model()
+    torch.testing.assert_close(model.model.head.state_dict(), second.head)
+    assert len(model.dialogue.special) == TOKENS
+
+
+def test_the_whole_matrices_may_learn_as_released(runs, arguments, tmp_path):
+    lora = "--model.lora={r: 4, alpha: 8, new_tokens: full}"
+    train.main([*arguments(2, tmp_path / "run", previous=runs[1]), MECO, lora])
+    names = read_weights(tmp_path / "run").loras[0].tensors
+    assert sum("embed_tokens" in name or "lm_head" in name for name in names) == 2
+    TrainedModel.from_run(tmp_path / "run").configure_model()
+
+
+def test_heads_and_lora_may_have_two_learning_rates(runs, arguments, tmp_path):
+    cli = TrainingCLI([*arguments(2, tmp_path, "--model.optimization.other_lr=0.5", previous=runs[1]), MECO])
+    cli.trainer.fit(cli.model, cli.datamodule)
+    low, high = sorted(cli.trainer.optimizers[0].param_groups, key=lambda group: group["initial_lr"])
+    assert (low["initial_lr"], high["initial_lr"]) == (0.01, 0.5)
+    names = {parameter: name for name, parameter in cli.model.named_parameters()}
+    assert all("lora_" in names[parameter] for parameter in low["params"])
+    assert {names[parameter].split(".")[1] for parameter in high["params"]} == {"head", "llm"}
+
+
+def test_sharing_a_video_changes_neither_loss_nor_gradients(dialogue, model):
+    queries = [grounding("a", 2.0, 5.0), grounding("b", 9.0, 14.0, "a red dog sings"), grounding("c", 0.0, 20.0)]
+    examples = [dialogue.example(query, video(20), Random(0)) for query in queries]
+    apart, together = collate(examples, 0), collate([pack(examples)], 0)
+    for one, other in zip(losses(dialogue, model, apart).items(), losses(dialogue, model, together).items(), strict=True):
+        assert one[0] == other[0]
+        torch.testing.assert_close(one[1], other[1], rtol=1e-4, atol=1e-5)
+
+
+def test_padding_does_not_leak_between_10_and_350_frames(dialogue, model):
+    examples = [
+        dialogue.example(query, video(frames), Random(0))
+        for query, frames in ((grounding("a", 2.0, 5.0), 10), (grounding("b", 90.0, 140.0), 350))
+    ]
+    alone = [losses(dialogue, model, collate([example], 0))["grounding"] for example in examples]
+    together = losses(dialogue, model, collate(examples, 0))["grounding"]
+    torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_maps_are_the_same_alone_and_with_others(dialogue, model):
+    asked = [(10, "a", "a robot"), (350, "b", "a red dog jumps"), (350, "b", "a cat"), (30, "c", "a bird sings")]
+    prompts = [
+        dialogue.prompt(Query(f"{i}", name, "grounding", text), video(frames, name))
+        for i, (frames, name, text) in enumerate(asked)
+    ]
+    settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": -1}
+    together = model.generate(collate_prompts(prompts, 0), **settings)
+    for prompt, answer in zip(prompts, together, strict=True):
+        (alone,) = model.generate(collate_prompts([prompt], 0), **settings)
+        assert answer.ids.tolist() == alone.ids.tolist()
+        maps = [dialogue.localizer.maps(a, list(range(8)), model.head) for a in (alone, answer)]
+        assert maps[0].shape == (8, len(prompt.features))
+        torch.testing.assert_close(maps[0], maps[1], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_predicts_a_token_is_read_at_the_next(dialogue, model):
+    """A state that reads token k predicts token k + 1: generation keeps both, also for the last token."""
+    prompt = dialogue.prompt(grounding("a", 2.0, 5.0), video(12))
+    settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": -1}
+    (answer,) = model.generate(collate_prompts([prompt], 0), **settings)
+    for point in dialogue.localizer.states:
+        assert answer.reading[point].shape == answer.predicting[point].shape == (5, 32)
+        torch.testing.assert_close(answer.reading[point][:-1], answer.predicting[point][1:])
+
+
+def test_a_reference_adds_its_frame_to_the_token(dialogue, model):
+    turn = Turn("what is at <s0>?", "a robot.", times={"<s0>": 3.0})
+    batch = collate([dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(12), Random(0))], 0)
+    assert int((batch.references >= 0).sum()) == 1
+    features = batch.features.float().requires_grad_(True)
+    seen = []
+    hook = model.causal_lm.get_decoder().register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    object.__setattr__(batch, "features", features)
+    model(batch)
+    hook.remove()
+    at = batch.references[0].argmax()
+    seen[0][0, at].sum().backward()
+    assert (features.grad[0].abs().sum(-1) > 0).nonzero().flatten().tolist() == [3]
+    model.zero_grad(set_to_none=True)
+
+
+def test_text_that_would_lose_a_token_is_refused_by_name(llm):
+    short = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens(), max_text_tokens=70)
+    with pytest.raises(ValueError, match=r"query long: .*<ent>.* cut off"):
+        short.example(grounding("long", 2.0, 5.0, "a robot " * 40), video(10), Random(0))
+
+
+def test_a_batch_without_events_keeps_the_graph(dialogue, model):
+    turn = Turn("what is this?", "a robot.")
+    batch = collate([dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(5), Random(0))], 0)
+    loss = losses(dialogue, model, batch)["grounding"]
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.head.parameters())
+    model.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("settings", [{"joint": True}, {"symmetric": True}, {"transitions": "partition"}])
+def test_every_form_of_the_loss_has_gradients(llm, model, settings):
+    dialogue = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens(**settings))
+    batch = collate([dialogue.example(grounding("a", 2.0, 5.0), video(12), Random(0))], 0)
+    loss = losses(dialogue, model, batch)["grounding"]
+    loss.backward()
+    assert loss.item() > 0
+    assert all(parameter.grad.any() for name, parameter in model.head.named_parameters() if "0" not in name)
+    model.zero_grad(set_to_none=True)
+
+
+SHIPPED = ["stage1", "stage2", "stage3"]
+
+
+@pytest.mark.parametrize("stage", SHIPPED)
+@pytest.mark.parametrize("overlay", [[], ["--config=configs/meco/qwen2.yaml"]])
+def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
+    """MeCo, table 7, and the released scripts."""
+    monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
+    data = {"stage1": "lcs558k", "stage2": "videoinstruct", "stage3": "et_instruct"}[stage]
+    files = [f"--config=configs/meco/{stage}.yaml", *overlay, f"--config=configs/data/{data}.yaml"]
+    config = TrainingCLI(files).config.as_dict()
+    model, trainer = config["model"]["init_args"], config["trainer"]
+    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 32
+    assert model["llm"] == ("Qwen/Qwen2-7B-Instruct" if overlay else "microsoft/Phi-3-mini-4k-instruct")
+    assert model["localizer"]["init_args"]["bidirectional"] is (stage == "stage3")
+    rates = {"stage1": (1e-3, None), "stage2": (2e-4, 2e-5), "stage3": (5e-5, 2e-5)}[stage]
+    assert (model["optimization"]["lr"], model["optimization"]["other_lr"]) == rates
+    if stage != "stage1":
+        assert (model["lora"]["r"], model["lora"]["alpha"], model["lora"]["dropout"]) == (128, 256, 0.05)
+
+
+def test_every_point_of_the_ablation_is_a_valid_command(monkeypatch):
+    monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
+    settings = read_sweep("configs/sweeps/meco_ablation.yaml")
+    points = list(grid(settings["parameters"]))
+    assert len(points) == 12
+    for point in points:
+        config = TrainingCLI(command(settings, point)[2:]).config
+        wanted = yaml.safe_load(point["model.init_args.localizer"])["init_args"]
+        made = vars(config["model"]["init_args"]["localizer"]["init_args"])
+        assert wanted.items() <= made.items()
+        assert config["seed_everything"] == point["seed_everything"]

@@ -2,6 +2,9 @@
 
 python prepare.py features --videos DIR_OR_LIST --output SHARDS
 python prepare.py annotations activitynet --input val.json --output queries.jsonl --shards SHARDS
+python prepare.py overlap train.jsonl test.jsonl
+python prepare.py captions details --input queries.jsonl --videos DIR --output FILE --text.model M --vision.model V
+python prepare.py captions dialogues --input events.jsonl --output dialogues.jsonl --text.model M
 python prepare.py pack --features DIR --durations stage2.json --output SHARDS
 python prepare.py verify SHARDS
 python prepare.py synthetic --output DIR
@@ -17,11 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_type_hints
 
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from command_line import CommandParser, precise
-from datamodules.skips import OnError, Skips
-from datamodules.tables import print_made, print_skipped, print_table
+from datamodules.annotations import READERS
+from datamodules.captioning.endpoint import Endpoint
+from datamodules.selection import FILTERS
+from datamodules.skips import OnError
+from datamodules.tables import ROWS, print_made, print_skipped, print_table
 
 
 def features(
@@ -32,78 +38,157 @@ def features(
     on_error: OnError = "fail",
     patches: bool = False,
     cls_attention: bool = False,
-    batch_frames: int = 32,
+    spatial: str | None = None,
+    space: Literal["projected", "raw"] = "projected",
+    attention_layer: int | None = None,
+    batch_frames: PositiveInt = 32,
+    decoders: PositiveInt = 2,
     device: str = "auto",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-    shard_videos: int = 256,
+    shard_videos: PositiveInt = 256,
 ) -> None:
-    """Encode videos and images with CLIP into feature shards; run it again after an interruption and it goes on.
+    """Encode videos and images into feature shards; run it again after an interruption and it goes on.
+
+    Under torchrun or ``lightning run`` every process takes its share of the shards; they need a common folder.
 
     Args:
         videos: folder, video, text list (``path`` or ``id<TAB>path``) or jsonl list (id, path, start_s, end_s).
         output: folder of the shards.
-        encoder: hub name or local folder of a CLIP checkpoint.
+        encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm.
         sampling: ``uniform 100`` or ``1.0 fps``.
         on_error: stop at the first file that cannot be used, or skip and count it.
-        patches: store the patch tokens too.
+        patches: store the patch tokens too (frames x patches x width x 2 bytes a video).
         cls_attention: store the attention of the class token to the patches too.
+        spatial: store compressed patch tokens, for example ``4x64``: 4 groups of frames with 64 tokens each.
+        space: of features and patches: the image embedding's, or the unprojected hidden states'.
+        attention_layer: whose attention is taken; default -2, the penultimate.
         batch_frames: frames decoded and encoded together.
+        decoders: files decoded at the same time.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: what the encoder computes in.
-        shard_videos: videos in a shard; what a kill can cost.
+        shard_videos: videos in a shard; what a kill can cost, and what a process takes at a time.
     """
     from transformers.utils import logging
 
     from datamodules.decoding import Sampling, find_sources
-    from datamodules.extraction import ClipEncoder, extract
+    from datamodules.encoders import Outputs, load_encoder
+    from datamodules.extraction import extract
+    from datamodules.processes import launched_processes
+    from models.spatial_compression import Compression
 
     logging.disable_progress_bar()
-    rule = Sampling.parse(sampling)
+    logging.set_verbosity_error()  # a report of unused text towers; missing weights are refused below
+    rule, compression = Sampling.parse(sampling), Compression.parse(spatial) if spatial else None
     sources, others = find_sources(videos)
-    clip = ClipEncoder(encoder, device, dtype, patches, cls_attention)
-    summary = extract(sources, clip, rule, output, on_error, batch_frames, shard_videos)
-    _print_summary(output, summary, {"files of other types, left aside": others})
+    outputs = Outputs(patches, cls_attention, compression, space, attention_layer)
+    tower = load_encoder(encoder, device, dtype, outputs)
+    with launched_processes() as processes:
+        summary = extract(sources, tower, rule, output, on_error, batch_frames, shard_videos, decoders, processes)
+    if processes.leads:
+        about = {"processes": processes.world} if processes.world > 1 else {}
+        about |= summary.throughput.describe()
+        _print_summary(output, summary, {"files of other types, left aside": others} | about)
 
 
 def annotations(
-    name: Literal["vtimellm", "activitynet"],
+    name: Literal[tuple(READERS)],
     input: Path,
     output: Path,
     tasks: list[Literal["grounding", "dense_captioning", "events"]] | None = None,
+    durations: Path | None = None,
+    grounding: Path | None = None,
+    subset: str | None = None,
+    filter: Literal[tuple(FILTERS)] | None = None,
     shards: Path | None = None,
     on_error: OnError = "fail",
 ) -> None:
-    """Convert a published annotation file.
+    """Convert a published annotation file into queries.
 
     Args:
-        name: layout of the file.
+        name: dataset.
         input: the published file.
         output: queries.jsonl to write.
-        tasks: what to make of it (activitynet only; without it grounding and dense_captioning).
-        shards: check that the features of every video are in this folder.
+        tasks: what to make of described events (activitynet, youcook2, didemo).
+        durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
+        grounding: file with the moments (nextgqa).
+        subset: training or validation (youcook2).
+        filter: a paper's rule for choosing training data.
+        shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
         on_error: stop at the first record that cannot be used, or skip and count it.
     """
-    from datamodules.annotations import activitynet, vtimellm
+    from datamodules.conversion import convert
     from datamodules.schema import write_queries
-    from datamodules.shards import ShardReader
 
-    if name == "vtimellm" and tasks:
-        raise ValueError("--tasks is for activitynet; a vtimellm file holds dialogues only")
-    reader = {"vtimellm": vtimellm, "activitynet": activitynet}[name]
-    queries, counts = reader.read(input, on_error, **({"tasks": tasks} if tasks else {}))
-    if shards:
-        present, absent = ShardReader(shards), Skips(on_error)
-        for query in queries:
-            if query.video not in present:
-                absent.add(f"{input}, video {query.video!r}", f"video without features in {shards}")
-        queries = [query for query in queries if query.video in present]
-        counts += absent.counts
-    if not queries:
-        raise ValueError(f"{input}: nothing usable in it ({dict(counts)})")
-    write_queries(output, queries)
-    kinds = {f"{task} queries": sum(query.task == task for query in queries) for task in {q.task for q in queries}}
-    videos = {"videos": len({query.video for query in queries})}
-    print_made("annotations", output, dict(sorted(kinds.items())) | videos | counts)
+    options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
+    converted = convert(name, input, on_error, shards, filter, **options)
+    write_queries(output, converted.queries)
+    print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
+
+
+def overlap(training: Path, evaluation: Path) -> int:
+    """Find the videos that two annotation files share; exit status 1 if there are any.
+
+    Args:
+        training: queries.jsonl that a model is trained on.
+        evaluation: queries.jsonl that it is evaluated on.
+    """
+    from datamodules.leakage import overlap as compare
+    from datamodules.schema import read_queries
+
+    found = compare(read_queries(training), read_queries(evaluation))
+    about = {
+        "evaluation videos in the training data": f"{len(found.videos)} of {found.evaluation_videos}",
+        "evaluation queries about them": found.evaluation_queries,
+        "datasets in both": ", ".join(found.sources) or "none named",
+        "a result is": found.setting,
+    }
+    print_table("overlap", (str(training), str(evaluation)), about.items())
+    if found.videos:
+        rows = [(", ".join(ids), ", ".join(others)) for ids, others in list(found.videos.values())[:ROWS]]
+        rows += [("...", f"{len(found.videos) - ROWS} more")] if len(found.videos) > ROWS else []
+        print_table("shared videos", ("in training", "in evaluation"), rows)
+    return 1 if found.videos else 0
+
+
+def captions(
+    kind: Literal["details", "dialogues"],
+    input: Path,
+    output: Path,
+    text: Endpoint,
+    vision: Endpoint | None = None,
+    videos: Path | None = None,
+    frames: PositiveInt = 8,
+    size: PositiveInt = 512,
+    concurrency: PositiveInt = 8,
+    cache: Path | None = None,
+    only_estimate: bool = False,
+    on_error: OnError = "fail",
+) -> None:
+    """Let models describe events in detail, or write dialogues about them; run it again after a kill and it goes on.
+
+    Args:
+        kind: ``details`` of each event for query-focused captioning, or two ``dialogues`` about the events of a video.
+        input: queries.jsonl.
+        output: queries.jsonl to write.
+        text: the text model.
+        vision: the vision-language model (details).
+        videos: folder, video or list of the files (details).
+        frames: pictures of an event that the vision-language model sees, at most (details).
+        size: longer side of a picture in pixels (details).
+        concurrency: requests on the way at the same time.
+        cache: file that keeps every request and answer; without it beside the output, as ``.requests.jsonl``.
+        only_estimate: ask for the first few results only, and say what all would take.
+        on_error: stop at the first failure, or leave its query out and count it.
+    """
+    from datamodules.captioning.pipeline import Pipeline
+
+    if (kind == "details") != bool(vision and videos) or bool(vision) != bool(videos):
+        raise ValueError("details need --vision.model and --videos; dialogues use neither")
+    pipeline = Pipeline(text, cache, concurrency, on_error, only_estimate)
+    if kind == "details":
+        pipeline.details(input, output, videos, vision, frames, size)
+    else:
+        pipeline.dialogues(input, output)
 
 
 def pack(
@@ -118,17 +203,18 @@ def pack(
 
     Args:
         features: folder of ``<id>.npy``.
-        durations: annotation file (vtimellm, activitynet, our jsonl) that knows how long each video is.
+        durations: file that knows how long each video is (vtimellm, activitynet, our jsonl, csv, {video: seconds}).
         output: folder of the shards.
         encoder: what made the features.
         sampling: how the frames were chosen, ``uniform 100`` or ``1.0 fps``.
         on_error: stop at the first file that cannot be used, or skip and count it.
     """
     from datamodules.annotations import vtimellm
+    from datamodules.annotations.durations import read_durations
     from datamodules.decoding import Sampling
 
     rule = Sampling.parse(sampling)
-    summary = vtimellm.pack(features, vtimellm.read_durations(durations), output, encoder, rule, on_error)
+    summary = vtimellm.pack(features, read_durations(durations), output, encoder, rule, on_error)
     _print_summary(output, summary, {})
 
 
@@ -214,23 +300,27 @@ def tiny_lm(output: Path, steps: int = 3000, seed: int = 0) -> None:
         steps: optimiser steps.
         seed: of weights and tasks.
     """
-    from datamodules.templates import FOLDER
+    from datamodules.templates import questions
     from models.tiny_pretraining import pretrain_tiny_lm
 
-    pretrain_tiny_lm(output, seed, steps, texts=[path.read_text() for path in sorted(FOLDER.glob("*.yaml"))])
+    tasks, styles = ("grounding", "dense_captioning", "segment_captioning"), ("quickstart", "quickstart_eval")
+    wording = [question for task in tasks for style in styles for question in questions(task, style)]
+    pretrain_tiny_lm(output, seed, steps, wording)
     print_made("tiny language model", output, {"steps": steps, "seed": seed})
 
 
-def _print_summary(output: Path, summary, more: dict[str, int]) -> None:
+def _print_summary(output: Path, summary, more: dict) -> None:
     print_skipped(summary.skipped)
     counts = {"written": summary.written, "present already": summary.present, "skipped": len(summary.skipped)}
     print_made("features", output, counts | more)
 
 
 COMMANDS = {command.__name__.replace("_", "-"): command for command in (
-    features, annotations, pack, verify, synthetic, clip, tiny_clip, tiny_lm,
+    features, annotations, overlap, captions, pack, verify, synthetic, clip, tiny_clip, tiny_lm,
 )}  # fmt: skip
-POSITIONAL = {"annotations": "name", "verify": "shards"}
+POSITIONAL = {
+    "annotations": ["name"], "captions": ["kind"], "verify": ["shards"], "overlap": ["training", "evaluation"],
+}  # fmt: skip
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -238,11 +328,11 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="prepare.py", description=__doc__.splitlines()[0])
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
-        positional = POSITIONAL.get(name)
+        positional = POSITIONAL.get(name, [])
         subparser = CommandParser(description=command.__doc__.splitlines()[0])
-        if positional:
-            subparser.add_argument(positional, type=get_type_hints(command)[positional])
-        subparser.add_function_arguments(command, skip={positional} - {None})
+        for argument in positional:
+            subparser.add_argument(argument, type=get_type_hints(command)[argument])
+        subparser.add_function_arguments(command, skip=set(positional))
         subcommands.add_subcommand(name, subparser, help=command.__doc__.splitlines()[0])
     config = parser.instantiate(parser.parse_args(args))
     try:

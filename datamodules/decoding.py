@@ -9,8 +9,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +178,7 @@ def decode(source: Source, sampling: Sampling, chunk_frames: int) -> Iterator[De
         return
     _check_whole(source.path)
     decord.logging.set_level(decord.logging.QUIET)  # what matters is raised; the rest would bury our own message
-    reader = decord.VideoReader(str(source.path))
+    reader = decord.VideoReader(str(source.path), num_threads=1)  # files are decoded side by side instead
     total, fps = len(reader), reader.get_avg_fps()
     if total < 2:
         raise ValueError(f"{total} frame(s): too short for a video (give an image as jpg or png)")
@@ -194,24 +193,6 @@ def decode(source: Source, sampling: Sampling, chunk_frames: int) -> Iterator[De
     times_s = np.maximum(indices / fps - start_s, 0.0)
     duration_s = min(total / fps, math.inf if source.end_s is None else source.end_s) - start_s
     yield Decoded(source, video={"duration_s": duration_s, "frame_times_s": times_s, "repeat": repeat})
-
-
-def decode_all(sources: Iterable[Source], sampling: Sampling, chunk_frames: int) -> Iterator[Decoded]:
-    for source in sources:
-        try:
-            yield from decode(source, sampling, chunk_frames)
-        except DECODE_ERRORS as error:
-            yield Decoded(source, error=error)
-
-
-def one_ahead(iterator: Iterator) -> Iterator:
-    """The same items; the next one is being made while the current one is used."""
-    end = object()
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(next, iterator, end)
-        while (item := pending.result()) is not end:
-            pending = pool.submit(next, iterator, end)
-            yield item
 
 
 def first_line(error: Exception) -> str:

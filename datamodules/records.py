@@ -1,24 +1,28 @@
 """Records, the contents of a shard: one video each, as members of a tar in the WebDataset layout.
 
-The members are ``<key>.features.npy``, ``<key>.video.json`` and, where the header says so, ``<key>.patches.npy`` and
-``<key>.cls_attention.npy``. Nothing that is read is ever unpickled.
+The members are ``<key>.features.npy``, ``<key>.video.json`` and, where the header says so, ``<key>.patches.npy``,
+``<key>.cls_attention.npy`` and ``<key>.spatial.npy``. Nothing that is read is ever unpickled.
 
-Shape suffixes: T frames, P patches, D feature width.
+Shape suffixes: T frames, P patches, M S-tokens, D feature width.
 """
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import numpy as np
 
 from datamodules.schema import Video
 
-ARRAYS = ("features", "patches", "cls_attention")
+ARRAYS = ("features", "patches", "cls_attention", "spatial")
 MEMBERS = (*(f"{name}.npy" for name in ARRAYS), "video.json")
+PLAIN = b"\x93NUMPY\x01\x00"
+"""How an .npy file of the usual version begins."""
 TOLERANCE_S = 1e-3
 """Frame times may pass the duration by rounding."""
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError)
@@ -59,6 +63,12 @@ class FeatureHeader:
     patch_width: int = 0
     cls_attention: str = ""
     """Which attention of the class token to the patches is stored. Empty: none."""
+    spatial: str = ""
+    """How the S-tokens were made, for example ``4x64`` (see ``models.spatial_compression``). Empty: none stored."""
+    spatial_count: int = 0
+    """M; they are as wide as the features."""
+    spatial_source: str = ""
+    """Which patch tokens and which attention they were made of."""
 
     def check_same(self, other: "FeatureHeader", here: str = "here", there: str = "there") -> None:
         """Compare with another header. Where both know the digest of their encoder, its name does not matter.
@@ -91,6 +101,7 @@ class FeatureHeader:
             "features": (frames, self.width),
             "patches": (frames, self.patch_count, self.patch_width) if self.patches else None,
             "cls_attention": (frames, self.patch_count) if self.cls_attention else None,
+            "spatial": (self.spatial_count, self.width) if self.spatial else None,
         }
         for name, shape in expected.items():
             array = getattr(video, name)
@@ -118,24 +129,46 @@ def to_members(video: Video) -> dict[str, bytes]:
     return members
 
 
-def from_members(members: Mapping[str, bytes]) -> Video:
+def _read_array(content: bytes | bytearray | memoryview) -> np.ndarray:
+    """An .npy file in memory; the array lies in that memory where it can."""
+    end = len(PLAIN) + 2 + int.from_bytes(content[len(PLAIN) : len(PLAIN) + 2], "little")
+    plain = _read_header(bytes(content[:end])) if content[: len(PLAIN)] == PLAIN else None
+    if plain is None:
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    dtype, shape = plain
+    return np.frombuffer(content, dtype, math.prod(shape), end).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _read_header(header: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """Type and shape from the header of an .npy file, or None for layouts that numpy must read itself.
+
+    Reading a header takes numpy longer than reading the array, and there are few different ones.
+    """
+    stream = io.BytesIO(header)
+    np.lib.format.read_magic(stream)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    return None if fortran or dtype.hasobject else (dtype, shape)
+
+
+def from_members(members: Mapping[str, bytes | bytearray | memoryview]) -> Video:
     """The video of one record. Members that are not part of the format are not looked at."""
     for name in ("features.npy", "video.json"):
         if name not in members:
             raise ValueError(f"the record has no {name}")
-    about = json.loads(members["video.json"])
-    arrays = {
-        name: np.lib.format.read_array(io.BytesIO(members[f"{name}.npy"]), allow_pickle=False)
-        for name in ARRAYS
-        if f"{name}.npy" in members
-    }
+    about = json.loads(bytes(members["video.json"]))
+    arrays = {name: _read_array(members[f"{name}.npy"]) for name in ARRAYS if f"{name}.npy" in members}
     times_s = np.asarray(about["frame_times_s"], dtype=np.float64)
     return Video(about["id"], about["duration_s"], times_s, source=about.get("source", ""), **arrays)
 
 
-def decode_record(record: Mapping, pread: Callable[[int, int], bytes], header: FeatureHeader) -> Video:
+def decode_record(record: Mapping, pread: Callable[[int, int], bytes | bytearray], header: FeatureHeader) -> Video:
     """The video of one entry of a shard's index; ``pread(offset, size)`` reads from the tar."""
-    video = from_members({name: pread(offset, size) for name, (offset, size) in record["members"].items()})
+    places = record["members"]
+    start = min(at for at, _ in places.values())  # the members of a record lie side by side: one read
+    end = max(at + size for at, size in places.values())
+    content = memoryview(pread(start, end - start))
+    video = from_members({name: content[at - start : at - start + size] for name, (at, size) in places.items()})
     if video.id != record["id"]:
         raise ValueError(f"the record says that it is {video.id!r}")
     header.check_video(video)

@@ -77,40 +77,67 @@ class ShardWriter:
     A shard counts as finished when its index is in place, which happens last: whatever kills the process, a half
     written shard is written again. Leaving the context, even through an error, finishes the current shard.
 
+    Several processes may write into one folder if one of them leads, opens it first and collects last, and each shard
+    number (see ``begin``) belongs to one of them.
+
     Args:
         folder: new, or one that an earlier writer with the same header began; then it goes on after its last shard.
         header: how the features are made.
         max_records: videos in a shard.
         max_bytes: a shard that has grown beyond this is finished.
+        leads: whether this process locks the folder and writes its index.
 
     Raises:
         ValueError: the folder has another header, one of its shards is damaged, or another process writes into it.
     """
 
-    def __init__(self, folder: Path, header: FeatureHeader, max_records: int = 256, max_bytes: int = 2**30):
-        self.folder, self.header = Path(folder), header
+    def __init__(
+        self,
+        folder: Path,
+        header: FeatureHeader,
+        max_records: int = 256,
+        max_bytes: int = 2**30,
+        leads: bool = True,
+    ):
+        self.folder, self.header, self.leads = Path(folder), header, leads
         self.max_records, self.max_bytes = max_records, max_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock_folder()
+        self._lock = self._lock_folder() if leads else None
         self._shards: dict[str, dict] = {}
-        self._file = None
+        self._file, self._number = None, None
         self.finished_ids: set[str] = set()
         """Ids in finished shards."""
         self.added = 0
         """Videos of this writer."""
         if (self.folder / INDEX).is_file():
             header.check_same(read_folder(self.folder)[0], "this run", str(self.folder))
+        self.collect()
+
+    def collect(self) -> None:
+        """Take up the shards that lie in the folder, whoever finished them."""
         for path in sorted(self.folder.glob("shard-*.index.json")):
-            self._register(read_json(path))
+            if path.name.replace(".index.json", ".tar") not in self._shards:
+                self._register(read_json(path))
         self._write_index()
 
-    def _lock_folder(self) -> None:
+    def begin(self, number: int) -> None:
+        """Finish the current shard; what is added next goes into the shard with this number.
+
+        Where that one exists or grows too large, ``shard-000007_001.tar`` follows ``shard-000007.tar``. So the name of
+        a shard depends on what is in it, and not on what was written before.
+        """
+        self.finish_shard()
+        self._number = number
+
+    def _lock_folder(self) -> io.TextIOWrapper:
         """Refuse a second writer. The lock goes away with the process."""
-        self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  (open as long as the writer)
+        lock = open(self.folder / ".lock", "w")  # noqa: SIM115  (open as long as the writer)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            lock.close()
             raise ValueError(f"another process is writing into {self.folder}") from None
+        return lock
 
     def _register(self, shard: dict) -> None:
         _check_size(self.folder / shard["file"], shard["bytes"])
@@ -119,11 +146,17 @@ class ShardWriter:
         self.finished_ids.update(record["id"] for record in shard["records"])
 
     def _write_index(self) -> None:
+        if not self.leads:
+            return
         shards = [self._shards[name] for name in sorted(self._shards)]
         _write_json(self.folder / INDEX, {"format": FORMAT, "header": asdict(self.header), "shards": shards})
 
     def _open_shard(self) -> None:
-        names = (f"shard-{number:06d}.tar" for number in itertools.count())
+        if self._number is None:
+            names = (f"shard-{number:06d}.tar" for number in itertools.count())
+        else:
+            parts = itertools.chain([""], (f"_{part:03d}" for part in itertools.count(1)))
+            names = (f"shard-{self._number:06d}{part}.tar" for part in parts)
         self._name = next(name for name in names if name not in self._shards)
         self._file = open(self.folder / f"{self._name}.partial", "wb")  # noqa: SIM115  (closed by finish_shard)
         self._records: dict[str, dict] = {}
@@ -186,7 +219,8 @@ class ShardWriter:
         try:
             self.finish_shard()
         finally:
-            self._lock.close()
+            if self._lock:
+                self._lock.close()
 
 
 class ShardReader:
@@ -251,15 +285,16 @@ class ShardReader:
             )
         return self._records[video_id]
 
-    def _pread(self, number: int, offset: int, size: int) -> bytes:
+    def _pread(self, number: int, offset: int, size: int) -> bytearray:
         # pread moves no shared file position, so a descriptor inherited through fork is safe to use.
         if number not in self._files:
             if len(self._files) >= OPEN_FILES:
                 self._files.pop(next(iter(self._files))).close()
             self._files[number] = open(self._tars[number], "rb", buffering=0)  # noqa: SIM115
-        content = os.pread(self._files[number].fileno(), size, offset)
-        if len(content) != size:
-            raise ValueError(f"{size} bytes at {offset} expected, {len(content)} found")
+        content = bytearray(size)  # arrays that lie in it can be written to
+        found = os.preadv(self._files[number].fileno(), [content], offset)
+        if found != size:
+            raise ValueError(f"{size} bytes at {offset} expected, {found} found")
         return content
 
     def __getstate__(self) -> dict:

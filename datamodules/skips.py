@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,4 +63,13 @@ class SkippedFiles(Skips):
         """Raise ValueError, or count and write down."""
         super().add(where, reason, detail)
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"file": where, "reason": reason} | ({"detail": detail} if detail else {})) + "\n")
+            file.write(self._line(self.entries[-1]))
+
+    def rewrite(self, entries: Iterable[Skip]) -> None:
+        """Put these into the file, instead of what it holds."""
+        self.path.write_text("".join(map(self._line, entries)), encoding="utf-8")
+
+    @staticmethod
+    def _line(skip: Skip) -> str:
+        about = {"file": skip.where, "reason": skip.reason} | ({"detail": skip.detail} if skip.detail else {})
+        return json.dumps(about) + "\n"

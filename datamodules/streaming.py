@@ -97,7 +97,9 @@ class _Decoder:
                         members = {}
                     key = following
                     if name in MEMBERS and member.isfile():
-                        members[name] = archive.extractfile(member).read()
+                        members[name] = bytearray(
+                            archive.extractfile(member).read()
+                        )  # arrays that lie in it can be written to
         except (tarfile.TarError, OSError) as error:
             damage = error
         if "video.json" in members or (members and not damage):  # video.json is written last: the record is whole

@@ -126,7 +126,7 @@ def test_vtimellm_annotations(tmp_path, run):
     assert [query.turns[0].question for query in read_queries(tmp_path / "queries.jsonl")] == ["Hi"]
     status, _, err = run(*args, "--tasks", '["events"]')
     assert status == 2
-    assert "--tasks is for activitynet" in err
+    assert "--tasks is not for vtimellm" in err
 
 
 def test_a_rendered_clip_becomes_features(tmp_path, run):
@@ -193,7 +193,7 @@ def test_synthetic(tmp_path, run):
         (("tiny-clip", "--output", "x", "--width", "30"), "width must be a multiple of 4"),
         (("synthetic", "--output", "x", "--train", "-1"), "train"),
         (("synthetic", "--output", "x", "--difficulty", "2"), "difficulty must be between 0 and 1"),
-        (("annotations", "other", "--input", "a", "--output", "b"), "'vtimellm', 'activitynet'"),
+        (("annotations", "other", "--input", "a", "--output", "b"), "'activitynet', 'charades_sta'"),
         (("annotations", "vtimellm", "--input", "/nowhere.json", "--output", "b"), "/nowhere.json"),
     ],
 )

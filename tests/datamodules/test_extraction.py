@@ -18,7 +18,8 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from datamodules.decoding import Sampling, Source, find_sources
-from datamodules.extraction import ClipEncoder, extract, extract_video
+from datamodules.encoders import Outputs, load_encoder
+from datamodules.extraction import extract, extract_video
 from datamodules.shards import ShardReader
 from datamodules.verification import verify
 from models.tiny import tiny_clip
@@ -53,9 +54,9 @@ def clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(clip) -> ClipEncoder:
+def encoder(clip):
     torch.set_num_threads(1)
-    return ClipEncoder(str(clip), device="cpu")
+    return load_encoder(str(clip), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,9 @@ def test_features_are_the_projected_embedding_of_each_frame(encoder, videos, cli
     frames = decord.VideoReader(str(path)).get_batch(indices).asnumpy()
     processor, model = CLIPImageProcessorPil.from_pretrained(clip), CLIPVisionModelWithProjection.from_pretrained(clip)
     pixels = processor(list(frames), return_tensors="pt")["pixel_values"]
-    assert (encoder.preprocess(frames) - pixels).abs().max() < 0.05  # PIL rounds to 8 bits
+    assert (encoder.preprocessing(frames, encoder.device) - pixels).abs().max() < 0.05  # PIL rounds to 8 bits
     with torch.inference_mode():
-        exact = model(encoder.preprocess(frames)).image_embeds
+        exact = model(encoder.preprocessing(frames, encoder.device)).image_embeds
     np.testing.assert_allclose(found.features, exact.numpy(), atol=2e-3)
     np.testing.assert_allclose(found.frame_times_s, indices / 10.0)
     assert found.duration_s == pytest.approx(4.2)
@@ -93,14 +94,14 @@ def test_clip_of_a_file(encoder, videos):
 
 
 def test_patches_and_attention(clip, videos, tmp_path):
-    encoder = ClipEncoder(str(clip), device="cpu", patches=True, cls_attention=True)
+    encoder = load_encoder(str(clip), device="cpu", outputs=Outputs(patches=True, cls_attention=True))
     extract([Source("x", videos / "clip.0.mp4")], encoder, UNIFORM, tmp_path)
     reader = ShardReader(tmp_path)
     found = reader.read("x")
     assert (found.patches.shape, found.cls_attention.shape) == ((10, 16, 16), (10, 16))
     assert ((found.cls_attention.sum(axis=1) > 0.5) & (found.cls_attention.sum(axis=1) < 1)).all()  # CLS itself missing
-    assert "layer 2" in reader.header.cls_attention
-    plain = ClipEncoder(str(clip), device="cpu")
+    assert "layer 1 of 2" in reader.header.cls_attention  # the penultimate
+    plain = load_encoder(str(clip), device="cpu")
     with pytest.raises(ValueError, match="patches: '' .this run., 'last_hidden_state"):
         extract([], plain, UNIFORM, tmp_path)
     np.testing.assert_allclose(
@@ -192,7 +193,7 @@ def test_failing_keeps_what_was_done(encoder, videos, tmp_path):
 
 
 def test_infinite_features_are_refused(clip, videos, tmp_path):
-    encoder = ClipEncoder(str(clip), device="cpu")
+    encoder = load_encoder(str(clip), device="cpu")
     with torch.no_grad():
         encoder.model.visual_projection.weight.mul_(1e7)  # beyond float16
     with pytest.raises(ValueError, match="features holds NaN or infinity"):
@@ -202,7 +203,7 @@ def test_infinite_features_are_refused(clip, videos, tmp_path):
 
 def test_other_weights_under_the_same_name_do_not_mix(clip, videos, tmp_path, encoder):
     extract([Source("a", videos / "clip.0.mp4")], encoder, UNIFORM, tmp_path)
-    other = ClipEncoder(str(clip), device="cpu")
+    other = load_encoder(str(clip), device="cpu")
     other.sha256 = "0" * 64
     with pytest.raises(ValueError, match="encoder_sha256"):
         extract([Source("b", videos / "clip.1.mp4")], other, UNIFORM, tmp_path)
@@ -211,21 +212,21 @@ def test_other_weights_under_the_same_name_do_not_mix(clip, videos, tmp_path, en
 
 
 def test_encoder_refuses(clip, tmp_path):
-    with pytest.raises(ValueError, match="no CLIP checkpoint .*nowhere"):
-        ClipEncoder(str(tmp_path / "nowhere"), device="cpu")
+    with pytest.raises(ValueError, match="no checkpoint .*nowhere"):
+        load_encoder(str(tmp_path / "nowhere"), device="cpu")
     (tmp_path / "bad").mkdir()
     for file in clip.iterdir():
         (tmp_path / "bad" / file.name).write_bytes(file.read_bytes())
     config = json.loads((clip / "preprocessor_config.json").read_text()) | {"do_center_crop": False}
     (tmp_path / "bad" / "preprocessor_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="asks for other steps"):
-        ClipEncoder(str(tmp_path / "bad"), device="cpu")
+        load_encoder(str(tmp_path / "bad"), device="cpu")
 
 
 DIE = """
 import os, signal, sys, torch
 from pathlib import Path
-from datamodules import decoding, extraction, shards
+from datamodules import decoding, encoders, extraction, shards
 torch.set_num_threads(1)
 append, calls = shards.ShardWriter._append, []
 def die_in_sixth(self, block):
@@ -236,7 +237,7 @@ def die_in_sixth(self, block):
         os.kill(os.getpid(), signal.SIGKILL)
     append(self, block)
 shards.ShardWriter._append = die_in_sixth
-encoder = extraction.ClipEncoder(sys.argv[1], device="cpu")
+encoder = encoders.load_encoder(sys.argv[1], device="cpu")
 sources, _ = decoding.find_sources(Path(sys.argv[2]))
 extraction.extract(sources, encoder, decoding.Sampling(frames=10), Path(sys.argv[3]), max_records=2)
 """

@@ -171,6 +171,52 @@ def test_writer_refuses(folder):
     assert ShardReader(folder).ids[-1] == "new"
 
 
+def test_the_name_of_a_numbered_shard_depends_on_what_is_in_it_alone(tmp_path):
+    """Whatever was written before, and however much of it; a shard that grows too large goes on in a second part."""
+    for name, numbers in (("forth", [0, 1]), ("back", [1, 0])):
+        with ShardWriter(tmp_path / name, HEADER, max_bytes=4000) as writer:
+            for number in numbers:
+                writer.begin(number)
+                for member in "abc":
+                    writer.add(video(f"{number}{member}"))
+    assert content(tmp_path / "forth") == content(tmp_path / "back")
+    assert ShardReader(tmp_path / "back").ids == ["0a", "0b", "0c", "1a", "1b", "1c"]
+    expected = ["shard-000000.tar", "shard-000000_001.tar", "shard-000001.tar", "shard-000001_001.tar"]
+    assert sorted(path.name for path in (tmp_path / "back").glob("*.tar")) == expected
+
+
+def test_a_leader_collects_what_the_others_wrote(tmp_path):
+    with ShardWriter(tmp_path, HEADER) as leader:
+        with ShardWriter(tmp_path, HEADER, leads=False) as other:
+            other.begin(1)
+            other.add(video("b"))
+        leader.begin(0)
+        leader.add(video("a"))
+        leader.finish_shard()
+        assert ShardReader(tmp_path).ids == ["a"]
+        leader.collect()
+        assert ShardReader(tmp_path).ids == ["a", "b"]
+
+
+def test_spatial_tokens(tmp_path):
+    header, tokens = replace(HEADER, spatial="2x3", spatial_count=6), np.ones((6, 8), np.float16)
+    with ShardWriter(tmp_path, header) as writer:
+        writer.add(video("a", spatial=tokens))
+        with pytest.raises(ValueError, match=r"spatial has shape \(5, 8\), the folder's header asks for \(6, 8\)"):
+            writer.add(video("b", spatial=tokens[:5]))
+        with pytest.raises(ValueError, match="spatial has shape None"):
+            writer.add(video("b"))
+    np.testing.assert_array_equal(ShardReader(tmp_path).read("a").spatial, tokens, strict=True)
+    with pytest.raises(ValueError, match="spatial: '2x3' .*''"):
+        header.check_same(HEADER)
+    with pytest.raises(ValueError, match=r"spatial must be \(M, D\)"):
+        video("a", spatial=tokens[0])
+    with pytest.raises(ValueError, match="spatial holds NaN"):
+        video("a", spatial=tokens * np.nan)
+    spoil(tmp_path / "shard-000000.tar", place(tmp_path, 0, 0, "spatial.npy") + 128, b"\x00\x7c")  # infinity
+    assert any("spatial holds NaN or infinity" in problem.what for problem in verify(tmp_path).problems)
+
+
 def test_headers_with_the_same_weights_may_differ_in_name():
     here, there = replace(HEADER, encoder_sha256="ab"), replace(HEADER, encoder="elsewhere", encoder_sha256="ab")
     here.check_same(there)

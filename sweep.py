@@ -74,7 +74,8 @@ def grid(parameters: dict) -> Iterator[dict]:
 def command(settings: dict, point: dict) -> list[str]:
     """The command of a grid point, with W&B's macros filled in."""
     arguments = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in point.items()]
-    macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [settings["program"]], "${args}": arguments}
+    macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [settings["program"]]}
+    macros["${args}"] = arguments
     default = ["${env}", "${interpreter}", "${program}", "${args}"]
     return [part for word in settings.get("command", default) for part in macros.get(word, [word])]
 
@@ -83,9 +84,7 @@ def last_metrics(log: Path) -> dict[str, float]:
     """The last value of every validation metric of a run's log."""
     with open(log, newline="") as lines:
         rows = list(csv.DictReader(lines))
-    return {
-        name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name] not in (None, "")
-    }
+    return {name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name]}
 
 
 def summary(title: str, results: Sequence[dict], columns: list[str] | None) -> Table:

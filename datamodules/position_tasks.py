@@ -167,7 +167,7 @@ class PositionTasks:
         text.add(f"{self._filler()} index {self._filler()} ASSISTANT:")
         for _ in range(phrases):
             stretch = stretches[self.rng.integers(len(stretches))]
-            text.add(self._phrase(stretch, stretches, lesson))
+            text.add(self._phrase(stretch, stretches, lesson) + str(self.rng.choice(("", "."))))
             text.add_place(stretch)
             text.add(",")
         text.add("", end=True)

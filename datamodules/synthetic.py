@@ -145,7 +145,7 @@ class World:
             features = (1 - weight) * features + weight * self._look(combination)
             text = caption(rng, combination)
             start_s, end_s = (edge * scene.duration_s for edge in span)
-            events.append(Event(start_s, end_s, text, detail(rng, combination, text, span)))
+            events.append(Event(start_s, end_s, text, detail(rng, combination, text)))
         video = self._video(f"{split}{index:05d}", scene.duration_s, times, features, rng)
         return video, events
 

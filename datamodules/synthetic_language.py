@@ -27,9 +27,7 @@ SENTENCES = (
     "one {colour} {actor} {does}{object}{place}",
     "there is a {colour} {actor} {doing}{object}{place}",
 )
-DETAIL = "{caption}, and this is {when} of the video. The {actor}, a {colour} one, is {doing} {length}{object}{place}"
-WHEN = ("at the beginning", "in the middle", "at the end")
-LENGTH = ("for a short time", "for a long time")
+DETAIL = "{caption}. The {actor}, a {colour} one, is {doing}{object}{place}"
 GROUNDING_QUESTIONS = (
     "I missed the part where {caption}, when was that?",
     "Please look for this: {caption}.",
@@ -45,7 +43,7 @@ CONTENT_WORDS = frozenset(
 )
 """The words that name attribute values."""
 TEXTS = (
-    *SENTENCES, DETAIL, *WHEN, *LENGTH, *GROUNDING_QUESTIONS, *GROUNDING_ANSWERS, *FIRST, *LAST, *IN_DETAIL,
+    *SENTENCES, DETAIL, *GROUNDING_QUESTIONS, *GROUNDING_ANSWERS, *FIRST, *LAST, *IN_DETAIL,
     "near in and", *sorted(CONTENT_WORDS),
 )  # fmt: skip
 """Together they hold every word of the language."""
@@ -56,11 +54,9 @@ def caption(rng: np.random.Generator, combination: Sequence[int]) -> str:
     return str(rng.choice(SENTENCES)).format(**_words(rng, combination))
 
 
-def detail(rng: np.random.Generator, combination: Sequence[int], text: str, span: tuple[float, float]) -> str:
-    """A longer description of an event whose caption is ``text``; ``span`` in fractions of the video."""
-    start, end = span
-    when, length = WHEN[min(int((start + end) / 2 * 3), 2)], LENGTH[end - start > 0.2]
-    return DETAIL.format(caption=text, when=when, length=length, **_words(rng, combination))
+def detail(rng: np.random.Generator, combination: Sequence[int], text: str) -> str:
+    """A longer description of an event whose caption is ``text``, in other words and without its time."""
+    return DETAIL.format(caption=text, **_words(rng, combination))
 
 
 def sentence_case(text: str) -> str:

@@ -40,11 +40,14 @@ def test_places_are_named_where_their_words_are_shown(tokenizer, lesson: Lesson)
 def test_single_words_come_first(tokenizer):
     first = LESSONS[0][1]
     batch = PositionTasks(tokenizer, seed=0).batch(4, first)
+    single = 0
     for row, predicting, _ in batch.places.tolist():
-        assert tokenizer.decode(batch.ids[row, predicting - 1]) in (",", ":")
-        word = batch.ids[row, predicting]
-        number = int(tokenizer.decode(batch.ids[row, predicting + 1]))
-        assert word in batch.words[row, number]
+        last = predicting - (tokenizer.decode(batch.ids[row, predicting]) == ".")
+        if tokenizer.decode(batch.ids[row, last - 1]) in (",", ":"):
+            single += 1
+            number = int(tokenizer.decode(batch.ids[row, predicting + 1]))
+            assert batch.ids[row, last] in batch.words[row, number]
+    assert single > 0.8 * len(batch.places)  # the others are about events that share every word with another
 
 
 def test_the_same_seed_makes_the_same_weights(tmp_path):

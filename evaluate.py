@@ -26,7 +26,9 @@ from command_line import CommandParser, launcher_settings, precise
 from datamodules.batch import collate_prompts
 from datamodules.decoding import Sampling
 from datamodules.decoding import Source as File
-from datamodules.extraction import ClipEncoder, extract_video
+from datamodules.encoders import Outputs, load_encoder
+from datamodules.extraction import extract_video
+from datamodules.leakage import overlap
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction, Query, read_queries
 from datamodules.shards import ShardReader
@@ -35,7 +37,7 @@ from datamodules.sources import Source
 from datamodules.templates import questions
 from datamodules.temporal import TemporalDataModule
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from lightning_modules.trained import TrainedModel
+from lightning_modules.trained import TrainedModel, training_queries
 from lightning_modules.video_language import Generation
 from metrics import benchmarks
 from metrics.captions import CaptionsUnavailable
@@ -123,6 +125,7 @@ def protocol(module: TrainedModel, header: FeatureHeader, source: Source, seed: 
     prompts = {task: questions(task, f"{module.style}_eval")[0] for task in ("grounding", "dense_captioning")}
     packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
+        "setting": setting(module.previous, source),
         "policy": "default: exact IoU; unparsed, invalid and missing answers score 0 and stay in the denominator",
         "missing": missing,
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
@@ -140,6 +143,15 @@ def protocol(module: TrainedModel, header: FeatureHeader, source: Source, seed: 
     }
 
 
+def setting(run: Path, source: Source) -> str:
+    """``zero-shot``, ``in-domain`` or ``fine-tuned``, by what the run was trained on, and how many videos it knows."""
+    try:
+        found = overlap(training_queries(run), read_queries(source.queries))
+    except OSError as error:
+        return f"unknown: what {run} was trained on cannot be read ({error.filename})"
+    return f"{found.setting}: {found}"
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -151,11 +163,11 @@ def timeline_rows(answered: list[tuple[Query, Prediction | None]]) -> list[tuple
     return rows[:: max(1, len(rows) // 12)]
 
 
-def metrics_table(scores: dict[str, float], title: str) -> Table:
+def metrics_table(scores: dict[str, float], title: str, decimals: int = 2) -> Table:
     """One metric a line."""
     table = Table("metric", "value", title=title)
     for name, value in scores.items():
-        table.add_row(name, f"{value:.2f}".removesuffix(".00"))
+        table.add_row(name, f"{value:.{decimals}f}".removesuffix("." + "0" * decimals))
     return table
 
 
@@ -186,11 +198,7 @@ def video(
     """
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
     trained = module.manifest.get("features") or {}
-    clip = ClipEncoder(
-        encoder or trained.get("encoder", "openai/clip-vit-large-patch14"),
-        patches=bool(trained.get("patches")),
-        cls_attention=bool(trained.get("cls_attention")),
-    )
+    clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))
     sampling = Sampling.parse(trained.get("sampling", "uniform 100"))
     check_features(trained, clip.header(sampling), checkpoint, f"encoder {clip.name}")
     features = extract_video(File(video.stem, video), clip, sampling)
@@ -231,7 +239,7 @@ def score(
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=2) + "\n")
     counts = {name: value for name, value in report["protocol"].items() if isinstance(value, int)}
-    Console().print(metrics_table(report["metrics"] | counts, f"{benchmark}, policy {policy}"))
+    Console().print(metrics_table(report["metrics"] | counts, f"{benchmark}, policy {policy}", decimals=4))
 
 
 def main(args: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ python prepare.py captions details --input queries.jsonl --videos DIR --output F
 python prepare.py captions dialogues --input events.jsonl --output dialogues.jsonl --text.model M
 python prepare.py pack --features DIR --durations stage2.json --output SHARDS
 python prepare.py verify SHARDS
+python prepare.py import-meco --input FOLDER --output RUN
 python prepare.py synthetic --output DIR
 python prepare.py clip --output FILE.mp4
 python prepare.py tiny-clip --output DIR
@@ -237,6 +238,23 @@ def verify(shards: Path) -> int:
     return 1 if report.problems else 0
 
 
+def import_meco(input: Path, output: Path, tokenizer: str = "google-bert/bert-base-uncased") -> None:
+    """Take a merged model of MeCo or E.T. Chat apart, into a base checkpoint and a run that evaluate.py takes.
+
+    Args:
+        input: folder with config.json, tokenizer and safetensors.
+        output: new run folder; it also gets keys.json, which says what became of every key.
+        tokenizer: BERT's, for the questions: folder or hub name.
+    """
+    from collections import Counter
+
+    from models.adapters import Compressor
+    from models.merged_checkpoints import import_merged
+
+    places = import_merged(input, output, Compressor(tokenizer=tokenizer))
+    print_made("merged model", output, Counter(places.values()))
+
+
 def synthetic(
     output: Path,
     seed: int = 0,
@@ -316,7 +334,7 @@ def _print_summary(output: Path, summary, more: dict) -> None:
 
 
 COMMANDS = {command.__name__.replace("_", "-"): command for command in (
-    features, annotations, overlap, captions, pack, verify, synthetic, clip, tiny_clip, tiny_lm,
+    features, annotations, overlap, captions, pack, verify, import_meco, synthetic, clip, tiny_clip, tiny_lm,
 )}  # fmt: skip
 POSITIONAL = {
     "annotations": ["name"], "captions": ["kind"], "verify": ["shards"], "overlap": ["training", "evaluation"],

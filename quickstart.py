@@ -1,4 +1,4 @@
-"""``make demo``: a made-up world, three training stages on a tiny language model, and what each stage has learned.
+"""``make demo``: a made-up world, all three systems on one tiny language model, and what each has learned.
 
 Everything is written below ``runs/demo``. The same configs, shards and commands serve real videos and Vicuna.
 """
@@ -24,7 +24,16 @@ from lightning_modules.scoring import compute_metrics, new_metrics, update_metri
 from lightning_modules.video_language import Generation
 
 CONFIGS = Path("configs/quickstart")
-STAGES = {"stage1": "feature alignment", "stage2": "boundary perception", "stage3": "instruction tuning"}
+RUNS = {
+    "stage1": "VTimeLLM stage 1, feature alignment",
+    "stage2": "VTimeLLM stage 2, boundary perception",
+    "stage3": "VTimeLLM stage 3, instruction tuning",
+    "meco": "MeCo, on stage 1",
+    "videoexpert": "VideoExpert, on stage 1",
+}
+"""Config and run folder of each model. MeCo and VideoExpert see the data and take the steps of stage 2."""
+FINAL = ("stage3", "meco", "videoexpert")
+"""Also asked with the features of another video."""
 COLUMNS = ("grounding/R1@0.3", "grounding/R1@0.5", "grounding/R1@0.7", "grounding/mIoU")
 EVENTS = ("dense_captioning/F1", "dense_captioning/SODA_d")
 GRID = 20
@@ -42,10 +51,10 @@ def main(output: Path = Path("runs/demo")) -> None:
     write_queries(asked, queries)
     write_queries(wrong, with_wrong_videos(queries))
 
-    for stage in STAGES:
-        train.main(["--config", str(CONFIGS / f"{stage}.yaml"), "--output", str(output / stage)])
-    rows = {f"{stage} {name}": answer(output, stage, asked) for stage, name in STAGES.items()}
-    rows["stage3 on features of the wrong video"] = answer(output, "stage3", wrong)
+    for run in RUNS:
+        train.main(["--config", str(CONFIGS / f"{run}.yaml"), "--output", str(output / run)])
+    rows = {name: answer(output, run, asked) for run, name in RUNS.items()}
+    rows |= {f"wrong video: {RUNS[run]}": answer(output, run, wrong) for run in FINAL}
     rows["best constant window (each column's own)"] = best_constant(queries)
     rows["random window"] = random_window(queries)
 
@@ -54,17 +63,17 @@ def main(output: Path = Path("runs/demo")) -> None:
     (output / "metrics.json").write_text(json.dumps({"metrics": rows, "protocol": protocol}, indent=2) + "\n")
     for name in ("predictions.jsonl", "timelines.png"):
         shutil.copy(last / name, output / name)
-    draw_curves(output / "curves.png", {stage: read_losses(output / stage) for stage in STAGES})
+    draw_curves(output / "curves.png", {run: read_losses(output / run) for run in RUNS})
     Console(width=110).print(summary(rows), f"Pictures, predictions and protocol: {output}")
 
 
-def answer(output: Path, stage: str, queries: Path) -> dict[str, float]:
-    """Scores of a stage's model on a query file."""
+def answer(output: Path, run: str, queries: Path) -> dict[str, float]:
+    """Scores of a run's model on a query file."""
     return evaluate.benchmark(
-        checkpoint=output / stage,
+        checkpoint=output / run,
         shards=str(output / "world/videos"),
         queries=queries,
-        output=output / "eval" / f"{stage}-{queries.stem}",
+        output=output / "eval" / f"{run}-{queries.stem}",
         batch_size=64,
         num_workers=0,
         generation=Generation(max_new_tokens=96),

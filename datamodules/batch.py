@@ -1,6 +1,6 @@
 """Examples padded into tensors.
 
-Shape suffixes: B dialogues or videos, Q queries, T frames, L tokens, D feature width.
+Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens, D feature width.
 """
 
 from collections import Counter
@@ -29,18 +29,24 @@ class Example:
     references: Tensor
     """(L,) number of the frame that a token refers to, -1 for none."""
     features: Tensor
-    """(T, D)."""
+    """(T, D), or patches (T, P, D) where the adapter reads them with a question in mind."""
     targets: tuple = ()
     """What the localizer returned for each turn."""
     truncated: int = 0
     """Dialogues that were cut."""
     blocks: Tensor | None = None
     """(L,) 0 for what all dialogues share, then 1, 2, .. for each. None: there is one dialogue."""
+    spatial: Tensor | None = None
+    """(M, D). None: no S-tokens stand in the sequence."""
+    spatial_mask: Tensor | None = None
+    """(L,) True where an S-token's projection stands; behind the last frame."""
+    question_ids: Tensor | None = None
+    """(L_question,) of the adapter's own tokenizer. None: the adapter does not read the question."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A question without its answer: the part up to the video's last frame, and the part behind it."""
+    """A question without its answer: the part up to the video's end, and the part behind it."""
 
     query: Query
     clip: Clip
@@ -50,6 +56,17 @@ class Prompt:
     references: Tensor
     """(L_suffix,) number of the frame that a token refers to, -1 for none."""
     features: Tensor
+    spatial: Tensor | None = None
+    spatial_mask: Tensor | None = None
+    question_ids: Tensor | None = None
+
+    def shares_video(self, other: "Prompt") -> bool:
+        """Whether the part up to the video's end is the same.
+
+        Ids do not tell the videos of two folders apart, so the features themselves are compared, last.
+        """
+        names = ("prefix_ids", "features") if self.question_ids is None else ("prefix_ids", "question_ids", "features")
+        return all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
 
 
 class _Tensors:
@@ -81,7 +98,7 @@ class Batch(_Tensors):
     frame_mask: Tensor
     """(B, L)."""
     features: Tensor
-    """(B, T, D), zero behind a video's last frame."""
+    """(B, T, D) or (B, T, P, D), zero behind a video's last frame."""
     feature_mask: Tensor
     """(B, T)."""
     queries: tuple[Query, ...]
@@ -90,6 +107,12 @@ class Batch(_Tensors):
     """(B, L) number of the frame that a token refers to, -1 for none. None: no token does."""
     blocks: Tensor | None = None
     """(B, L), -1 at padding. None: no row holds more than one dialogue."""
+    spatial: Tensor | None = None
+    """(B, M, D). None: no S-tokens."""
+    spatial_mask: Tensor | None = None
+    """(B, L)."""
+    question_ids: Tensor | None = None
+    """(B, L_question), -1 at padding. None: the adapter does not read the question."""
     counts: Counter = field(default_factory=Counter)
     """Samples skipped or truncated on the way, by reason."""
 
@@ -105,7 +128,7 @@ class PromptBatch(_Tensors):
     frame_mask: Tensor
     """(B, L_prefix)."""
     features: Tensor
-    """(B, T, D)."""
+    """(B, T, D) or (B, T, P, D)."""
     feature_mask: Tensor
     """(B, T)."""
     suffix_ids: Tensor
@@ -119,6 +142,12 @@ class PromptBatch(_Tensors):
     """One a query."""
     references: Tensor | None = None
     """(Q, L_suffix) as in ``Batch``."""
+    spatial: Tensor | None = None
+    """(B, M, D). None: no S-tokens."""
+    spatial_mask: Tensor | None = None
+    """(B, L_prefix)."""
+    question_ids: Tensor | None = None
+    """(B, L_question) as in ``Batch``; a video that is asked two things then has two rows."""
     counts: Counter = field(default_factory=Counter)
 
 
@@ -130,6 +159,18 @@ def _pad(rows: list[Tensor], value: float, side: str = "right") -> Tensor:
 
 def _pad_references(rows: list[Tensor], side: str) -> Tensor | None:
     return _pad(rows, -1, side) if any((row >= 0).any() for row in rows) else None
+
+
+def _pad_questions(samples: list[Example] | list[Prompt]) -> Tensor | None:
+    return _pad([s.question_ids for s in samples], -1) if samples and samples[0].question_ids is not None else None
+
+
+def _spatial(samples: list[Example] | list[Prompt], side: str) -> dict[str, Tensor]:
+    """S-tokens and where they stand; every video has the same number of them, or none has any."""
+    if not samples or samples[0].spatial is None:
+        return {}
+    masks = _pad([sample.spatial_mask for sample in samples], False, side)
+    return {"spatial": torch.stack([sample.spatial for sample in samples]), "spatial_mask": masks}
 
 
 def collate(examples: list[Example], pad_id: int, counts: Counter | None = None) -> Batch:
@@ -149,7 +190,9 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
         queries=tuple(query for e in examples for query in e.queries),
         targets=tuple(e.targets for e in examples),
         blocks=_pad(blocks, -1) if any(e.blocks is not None for e in examples) else None,
+        question_ids=_pad_questions(examples),
         counts=+counts,
+        **_spatial(examples, "right"),
     )
 
 
@@ -158,9 +201,7 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
     videos: list[Prompt] = []
     rows = []
     for prompt in prompts:
-        # Ids do not tell the videos of two folders apart, so the features themselves are compared.
-        same = videos and torch.equal(videos[-1].features, prompt.features)
-        if not (same and torch.equal(videos[-1].prefix_ids, prompt.prefix_ids)):
+        if not (videos and videos[-1].shares_video(prompt)):
             videos.append(prompt)
         rows.append(len(videos) - 1)
     return PromptBatch(
@@ -175,5 +216,7 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         video_of_query=torch.tensor(rows),
         queries=tuple(p.query for p in prompts),
         clips=tuple(p.clip for p in prompts),
+        question_ids=_pad_questions(videos),
         counts=Counter(counts),
+        **_spatial(videos, "left"),
     )

@@ -1,20 +1,31 @@
 """From an annotation to a dialogue, and from a dialogue to tokens with known labels."""
 
 from random import Random
+from string import ascii_uppercase as LETTERS
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import Example, Prompt
-from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder, ChatFormat
-from datamodules.schema import Event, Query, Turn, Video
+from datamodules.chat import IGNORE, VIDEO, VIDEO_ID, ChatEncoder, ChatFormat
+from datamodules.schema import CHOICES, Event, Query, Turn, Video
 from datamodules.templates import questions
 from localizers.base import Clip, Localizer, Rendered
 from localizers.text_timestamps import sentence
+from models.spatial_compression import Compression, spatial_tokens
 
 DENSE_SHARE = 0.2
 """Share of stage-2 dialogues that ask once for all events (VTimeLLM, section 3.2)."""
+QUESTION_TOKENS = 256
+"""Length at which a question to an adapter is cut (E.T. Chat, released code)."""
+WITH_PATCHES = "extract again with --patches true"
+
+
+def choice(wording: str, query: Query) -> str:
+    """A multiple-choice question in a template's words."""
+    options = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, query.options, strict=False))
+    return wording.replace("{question}", query.text.strip()).replace("{options}", options)
 
 
 class Dialogue:
@@ -26,6 +37,8 @@ class Dialogue:
         localizer: writes the times.
         style: prompt style, a key of the files in ``templates/``; ``STYLE_eval`` is used for questions to answer.
         max_text_tokens: text is cut after this many tokens, the video counting as one.
+        spatial: S-tokens that stand behind a video's frames; None: there are none.
+        question_tokenizer: of an adapter that reads patches with the question in mind; None: it reads features.
     """
 
     def __init__(
@@ -35,21 +48,27 @@ class Dialogue:
         localizer: Localizer,
         style: str = "vtimellm",
         max_text_tokens: int = 2048,
+        spatial: Compression | None = None,
+        question_tokenizer: PreTrainedTokenizerBase | None = None,
     ):
         self.tokenizer = tokenizer
+        known = tokenizer.get_vocab()
+        self.new_tokens = [token for token in localizer.special_tokens if token not in known]
+        """Those of the localizer's tokens that the base model was not trained with."""
         tokenizer.add_tokens(list(localizer.special_tokens), special_tokens=True)
         self.special = {tokenizer.convert_tokens_to_ids(token): token for token in localizer.special_tokens}
         self.encoder = ChatEncoder(tokenizer, chat)
         self.localizer = localizer
         self.style = style
         self.max_text_tokens = max_text_tokens
+        self.spatial, self.question_tokenizer = spatial, question_tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id or 0
 
     def turns(self, query: Query, random: Random) -> list[Turn]:
         """The turns that train on a query, with wording drawn from the templates.
 
         An ``events`` record becomes one question for all its events (20 %) or one question an event, in shuffled
-        order, each asking either what happened or when.
+        order, each asking either what happened or when; always when in a style without questions for the former.
         """
         if query.task == "dialogue":
             return list(query.turns)
@@ -57,13 +76,21 @@ class Dialogue:
             return [self._grounding(query.text, query.events, random)]
         if query.task == "segment_captioning":
             return [self._segment_captioning(event, random) for event in query.events]
+        if query.task in CHOICES:
+            if query.answer is None:
+                raise ValueError(f"query {query.id}: its right option is not known, so it cannot be learned")
+            question = random.choice(questions("qa", self.style))
+            return [Turn(choice(question, query), answer=LETTERS[query.answer], task=query.task)]
+        if query.task == "highlights":
+            raise ValueError(f"query {query.id}: highlights are asked, not learned; train on its moments")
         if query.task == "dense_captioning" or random.random() < DENSE_SHARE:
             question = random.choice(questions("dense_captioning", self.style))
             return [Turn(question, task="dense_captioning", events=tuple(sorted(query.events, key=lambda e: e.span)))]
         events = random.sample(query.events, len(query.events))
+        only_grounding = not questions("segment_captioning", self.style)
         return [
             self._grounding(event.caption, (event,), random)
-            if random.random() < 0.5
+            if only_grounding or random.random() < 0.5
             else self._segment_captioning(event, random)
             for event in events
         ]
@@ -74,8 +101,11 @@ class Dialogue:
         return Turn(question.replace("{caption}", topic), task="grounding", events=events, topic=topic)
 
     def _segment_captioning(self, event: Event, random: Random) -> Turn:
+        wording = questions("segment_captioning", self.style)
+        if not wording:
+            raise ValueError(f"prompt style {self.style!r} has no question for the caption of a segment")
         return Turn(
-            random.choice(questions("segment_captioning", self.style)),
+            random.choice(wording),
             answer=sentence(event.caption),
             task="segment_captioning",
             times={"<s0>": event.start_s, "<e0>": event.end_s},
@@ -91,7 +121,11 @@ class Dialogue:
             return Turn(query.turns[0].question, times=query.turns[0].times)
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
-        wording = questions(query.task, f"{self.style}_eval")[0]
+        if query.task == "qa":
+            return Turn(choice(questions("qa", f"{self.style}_eval")[0], query), task="qa")
+        # Of a grounded question only the moment is asked here; `qa` queries ask for the option, in a turn of their own.
+        task = "grounding" if query.task == "grounded_qa" else query.task
+        wording = questions(task, f"{self.style}_eval")[0]
         text = query.text.strip().lower().removesuffix(".")
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
@@ -115,18 +149,17 @@ class Dialogue:
                 f"query {query.id}: its text has {len(ids)} tokens, max_text_tokens is {self.max_text_tokens}, and "
                 f"{names} would be cut off; raise max_text_tokens"
             )
-        input_ids, frame_mask = self._splice(kept, len(video.features))
+        input_ids, of_video, tokens = self._splice(kept, video, rendered[0].question)
         spliced_labels = torch.full_like(input_ids, IGNORE)
-        spliced_labels[~frame_mask] = torch.tensor([x for i, x in zip(kept, kept_labels, strict=True) if i != VIDEO_ID])
+        spliced_labels[~of_video] = torch.tensor([x for i, x in zip(kept, kept_labels, strict=True) if i != VIDEO_ID])
         return Example(
             queries=(query,),
             input_ids=input_ids,
             labels=spliced_labels,
-            frame_mask=frame_mask,
             references=self._references(input_ids, rendered, query),
-            features=torch.from_numpy(video.features),
             targets=tuple(turn.targets for turn in rendered),
             truncated=int(len(ids) > len(kept)),
+            **tokens,
         )
 
     def prompt(self, query: Query, video: Video) -> Prompt:
@@ -135,16 +168,15 @@ class Dialogue:
         rendered = self._render(self.question(query), clip, Random(0), query)
         ids, _ = self.encoder.encode([(rendered.question, None)])
         end_of_video = ids.index(VIDEO_ID) + 1
-        prefix_ids, frame_mask = self._splice(ids[:end_of_video], len(video.features))
+        prefix_ids, _, tokens = self._splice(ids[:end_of_video], video, rendered.question)
         suffix_ids = torch.tensor(ids[end_of_video:])
         return Prompt(
             query=query,
             clip=clip,
             prefix_ids=prefix_ids,
-            frame_mask=frame_mask,
             suffix_ids=suffix_ids,
             references=self._references(suffix_ids, [rendered], query),
-            features=torch.from_numpy(video.features),
+            **tokens,
         )
 
     def _clip(self, query: Query, video: Video) -> Clip:
@@ -178,9 +210,29 @@ class Dialogue:
             references[at] = torch.tensor(frames)
         return references
 
-    def _splice(self, ids: list[int], frames: int) -> tuple[Tensor, Tensor]:
-        """Replace the video's placeholder by ``frames`` positions: ids (L,) and frame mask (L,)."""
-        counts = torch.tensor([frames if i == VIDEO_ID else 1 for i in ids])
+    def _splice(self, ids: list[int], video: Video, question: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Replace the video's placeholder by one position a frame, and then one an S-token.
+
+        Returns:
+            ids (L,), where the video stands (L,), and features and masks as Example and Prompt name them.
+        """
+        frames, tokens = len(video.features), {"features": torch.from_numpy(video.features)}
+        if self.question_tokenizer is not None:
+            tokens = self._patches(video, question)
+        if self.spatial:
+            tokens["spatial"] = torch.from_numpy(spatial_tokens(video, self.spatial))
+        counts = torch.tensor([frames + len(tokens.get("spatial", ())) if i == VIDEO_ID else 1 for i in ids])
         spliced = torch.tensor(ids).repeat_interleave(counts)
-        frame_mask = spliced == VIDEO_ID
-        return spliced.masked_fill(frame_mask, self.pad_id), frame_mask
+        of_video = spliced == VIDEO_ID
+        tokens["frame_mask"] = of_video & (of_video.cumsum(0) <= frames)
+        if self.spatial:
+            tokens["spatial_mask"] = of_video & ~tokens["frame_mask"]
+        return spliced.masked_fill(of_video, self.pad_id), of_video, tokens
+
+    def _patches(self, video: Video, question: str) -> dict[str, Tensor]:
+        """Patches in place of features, and the question that they are read with."""
+        if video.patches is None:
+            raise ValueError(f"video {video.id} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
+        text = question.replace(VIDEO, "").strip()
+        ids = self.question_tokenizer(text, truncation=True, max_length=QUESTION_TOKENS).input_ids
+        return {"features": torch.from_numpy(video.patches), "question_ids": torch.tensor(ids)}

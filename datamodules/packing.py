@@ -22,7 +22,9 @@ def pack(examples: list[Example]) -> Example:
         ValueError: a dialogue begins differently, or its video was cut off.
     """
     first = examples[0]
-    prefix = int(first.frame_mask.nonzero().max()) + 1 if first.frame_mask.any() else 0
+    assert first.question_ids is None, "the adapter reads the frames anew for every question"
+    of_video = first.frame_mask if first.spatial_mask is None else first.frame_mask | first.spatial_mask
+    prefix = int(of_video.nonzero().max()) + 1 if of_video.any() else 0
     for example in examples:
         alike = torch.equal(example.input_ids[:prefix], first.input_ids[:prefix])
         if prefix == 0 or not alike or example.frame_mask[prefix:].any():
@@ -45,6 +47,8 @@ def pack(examples: list[Example]) -> Example:
         targets=tuple(target for example in examples for target in example.targets),
         truncated=sum(example.truncated for example in examples),
         blocks=torch.arange(len(examples) + 1).repeat_interleave(torch.tensor([prefix, *rest])),
+        spatial=first.spatial,
+        spatial_mask=None if first.spatial_mask is None else join("spatial_mask"),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, PromptBatch, collate, collate_prompts
-from datamodules.dialogue import Dialogue
+from datamodules.dialogue import WITH_PATCHES, Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.sampling import EpochBatches, ResumableLoader
 from datamodules.skips import OnError
@@ -22,6 +22,7 @@ from datamodules.sources import (
     open_sources,
     share_videos,
 )
+from models.spatial_compression import check_shards
 
 
 def collate_readable(samples: list, collate, pad_id: int) -> Batch | PromptBatch:
@@ -79,6 +80,10 @@ class TemporalDataModule(L.LightningDataModule):
         pairs, skipped = open_sources(self.sources[split], self.on_error, unique=split != "train")
         self.skipped += skipped
         header = pairs[0][0].header
+        if self.dialogue.spatial:
+            check_shards(header, self.dialogue.spatial, str(pairs[0][0].folder))
+        if self.dialogue.question_tokenizer and not header.patches:
+            raise ValueError(f"{pairs[0][0].folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
         if self.header:
             self.header.check_same(header, "the other split", f"data.{split}")
         self.header = header
@@ -91,6 +96,8 @@ class TemporalDataModule(L.LightningDataModule):
             ValueError: no training source, or a remote source beside another or without a length of the epoch.
         """
         sources = self.sources["train"]
+        if self.queries_per_video > 1 and self.dialogue.question_tokenizer:
+            raise ValueError("the adapter reads a video anew for every question: set data.queries_per_video to 1")
         if not sources:
             raise ValueError("data.train is empty: name at least one source with shards and queries")
         if any(source.remote for source in sources):

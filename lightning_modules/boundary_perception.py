@@ -67,7 +67,9 @@ class BoundaryPerception(VideoLanguageModule):
         if not weights.adapter and not self.tune_adapter:
             raise ValueError("the visual adapter would stay random: give `previous`, or set tune_adapter: true")
         adapter = self.adapter(llm.config.hidden_size, weights)
-        return self.video_llm(llm, adapter.requires_grad_(self.tune_adapter), weights)
+        if self.tune_adapter:
+            self.adapter_settings.tune(adapter, aligning=False)
+        return self.video_llm(llm, adapter, weights)
 
     def weights(self) -> Weights:
         """The adapter, the head, the LoRAs merged before this stage, and this stage's own."""

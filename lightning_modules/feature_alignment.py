@@ -19,6 +19,7 @@ class FeatureAlignment(VideoLanguageModule):
         if weights.loras:
             raise ValueError(f"feature alignment comes first, but {self.previous} already holds a LoRA")
         adapter = self.adapter(llm.config.hidden_size, weights)
+        self.adapter_settings.tune(adapter, aligning=True)
         return VideoLLM(llm, adapter, bidirectional=self.localizer.bidirectional)  # nothing is localized yet
 
     def weights(self) -> Weights:

@@ -1,19 +1,27 @@
 """A finished run as a model that answers."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 from transformers import PreTrainedModel
 
+from datamodules.schema import Query, read_queries
 from lightning_modules.video_language import Generation, VideoLanguageModule
 from localizers.base import Localizer
+from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, merge_loras, read_weights
+from models.routed_lora import put_experts
 from models.video_llm import VideoLLM
 
 
 class TrainedModel(VideoLanguageModule):
-    """Base, adapter and merged LoRAs of a run; nothing is trainable."""
+    """Base, adapter, merged LoRAs and experts of a run; nothing is trainable."""
+
+    takes_experts: ClassVar[bool] = True
 
     @classmethod
     def from_run(
@@ -36,31 +44,55 @@ class TrainedModel(VideoLanguageModule):
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
         module = cls(
             llm,
-            make_localizer(manifest["localizer"]),
+            from_config(Localizer, manifest["localizer"]),
             previous=folder,
             # A stage-1 model has only seen captions; to be asked anything it needs a format with questions.
             chat="vicuna_v1" if manifest["chat"] == "plain" else manifest["chat"],
             system=manifest.get("system"),
             style=manifest.get("style", "vtimellm"),
+            adapter=from_config(Adapter, manifest["adapter"]) if "adapter" in manifest else Linear(),
             feature_width=manifest.get("feature_width", 768),
+            spatial=manifest.get("spatial"),
             dtype=dtype or ("bfloat16" if torch.cuda.is_available() else "float32"),
             generation=generation or Generation(),
         )
         module.manifest = manifest
         return module
 
+    def configure_model(self) -> None:
+        """As for training, but without the dropout of experts, which stay beside the base."""
+        super().configure_model()
+        self.model.eval()
+
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
-        """Merge everything into the base."""
+        """Merge everything into the base but experts: before a video is read, no one matrix does what both do."""
         adapter = self.adapter(llm.config.hidden_size, weights)
-        return self.video_llm(merge_loras(llm, weights.loras), adapter, weights).requires_grad_(False)
+        llm = merge_loras(llm, weights.loras)
+        if weights.experts:
+            llm = put_experts(llm, weights.experts)
+        return self.video_llm(llm, adapter, weights).requires_grad_(False)
 
     def weights(self) -> Weights:
         """The weights that were read."""
         return read_weights(self.previous)
 
 
-def make_localizer(config: dict) -> Localizer:
-    """A localizer from its class path and settings, as a manifest or a config writes them."""
+def training_queries(run: Path) -> Iterator[Query]:
+    """The annotations that a run and the stages before it were trained on.
+
+    Raises:
+        OSError: the run folder has no ``config.yaml``, or an annotation file is not there any more.
+    """
+    config = yaml.safe_load((Path(run) / "config.yaml").read_text())
+    for source in config["data"]["train"]:
+        yield from read_queries(source["queries"])
+    previous = config["model"]["init_args"].get("previous")
+    if previous:
+        yield from training_queries(previous)
+
+
+def from_config(kind: type, config: dict):
+    """A localizer or an adapter from its class path and settings, as a manifest or a config writes them."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--localizer", type=Localizer)
-    return parser.instantiate(parser.parse_object({"localizer": config})).localizer
+    parser.add_argument("--made", type=kind)
+    return parser.instantiate(parser.parse_object({"made": config})).made

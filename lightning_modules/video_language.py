@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import lightning as L
 import torch
@@ -17,8 +18,9 @@ from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from localizers.base import Answer, Localizer
-from models.adapters import LinearAdapter
+from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
+from models.spatial_compression import Compression
 from models.video_llm import Generated, VideoLLM
 from models.vocabulary import add_tokens
 
@@ -62,13 +64,18 @@ class VideoLanguageModule(L.LightningModule):
         chat: conversation format.
         system: system text in place of the format's own.
         style: prompt style, a key of the files in ``datamodules/templates``.
-        feature_width: width of a frame feature.
+        adapter: how frames become input vectors of the language model.
+        feature_width: width of a frame feature, or of a patch where the adapter reads patches.
         max_text_tokens: text tokens of a training dialogue; longer ones are cut and counted.
+        spatial: S-tokens that stand behind a video's frames, for example ``4x64``; None: there are none.
         dtype: of the frozen language model, for example ``bfloat16``.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         optimization: optimiser and schedule.
         generation: decoding in validation and test.
     """
+
+    takes_experts: ClassVar[bool] = False
+    """Whether the stage can go on from a run that has experts."""
 
     def __init__(
         self,
@@ -78,8 +85,10 @@ class VideoLanguageModule(L.LightningModule):
         chat: str = "vicuna_v1",
         system: str | None = None,
         style: str = "vtimellm",
+        adapter: Adapter = Linear(),  # noqa: B008 (frozen)
         feature_width: int = 768,
         max_text_tokens: int = 2048,
+        spatial: str | None = None,
         dtype: str = "float32",
         gradient_checkpointing: bool = False,
         optimization: Optimization = Optimization(),  # noqa: B008 (frozen)
@@ -88,10 +97,16 @@ class VideoLanguageModule(L.LightningModule):
         super().__init__()
         self.llm_name, self.localizer, self.previous = llm, localizer, previous
         self.chat, self.system, self.style = chat, system, style
-        self.feature_width, self.llm_dtype = feature_width, getattr(torch, dtype)
+        self.feature_width, self.spatial, self.llm_dtype = feature_width, spatial, getattr(torch, dtype)
         self.gradient_checkpointing = gradient_checkpointing
         self.optimization, self.generation = optimization, generation
-        self.dialogue = Dialogue(load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens)
+        self.adapter_settings = adapter
+        compression = Compression.parse(spatial) if spatial else None
+        questions = adapter.question_tokenizer()
+        if compression and questions:
+            raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
+        text = load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens
+        self.dialogue = Dialogue(*text, compression, questions)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None
         self.strict_loading = False  # a checkpoint holds what was trained; `on_load_checkpoint` checks every key
@@ -110,17 +125,22 @@ class VideoLanguageModule(L.LightningModule):
             return
         llm = load_llm(self.llm_name, self.llm_dtype).requires_grad_(False)
         self.base = {"name": self.llm_name, "fingerprint": fingerprint(llm)}
-        add_tokens(llm, self.dialogue.tokenizer, self.localizer.special_tokens, self.localizer.token_init)
+        add_tokens(llm, self.dialogue.tokenizer, self.dialogue.new_tokens, self.localizer.token_init)
         previous = read_weights(self.previous) if self.previous else Weights()
         check_base(self.base, previous.manifest.get("base"), f"the previous stage {self.previous}")
+        if previous.experts and not self.takes_experts:
+            raise ValueError(f"{self.previous} has experts, which cannot be merged; go on from it with ExpertTuning")
         # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
         self.model = self.build(llm, previous).train()
         if self.gradient_checkpointing:
             self.model.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
 
     def adapter(self, width: int, weights: Weights) -> nn.Module:
-        """The visual adapter to ``width``, with the previous stage's weights if there are any."""
-        return load_part("adapter", LinearAdapter(self.feature_width, width), weights.adapter)
+        """The visual adapter to ``width``, frozen, with the previous stage's weights if there are any."""
+        adapter = self.adapter_settings.build(self.feature_width, width)
+        if not weights.adapter:
+            self.adapter_settings.start(adapter)
+        return load_part("adapter", adapter, weights.adapter).requires_grad_(False)
 
     def video_llm(self, llm: nn.Module, adapter: nn.Module, weights: Weights) -> VideoLLM:
         """The model as the localizer wants it, its head with the previous stage's weights if there are any."""
@@ -135,7 +155,8 @@ class VideoLanguageModule(L.LightningModule):
             return 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
         output = self.model(batch)
         ids = {token: number for number, token in self.dialogue.special.items()}
-        terms = {"lm": output.lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
+        lm_loss = self.localizer.lm_weight * output.lm_loss
+        terms = {"lm": lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
         loss = sum(terms.values())
         size = len(batch.queries)
         self.log_dict({f"train/{name}_loss": term.detach() for name, term in terms.items()}, batch_size=size)
@@ -228,7 +249,9 @@ class VideoLanguageModule(L.LightningModule):
             "chat": self.chat,
             "system": self.system,
             "style": self.style,
+            "adapter": self.adapter_settings.config(),
             "feature_width": self.feature_width,
+            "spatial": self.spatial,
             "features": asdict(header) if header else None,
         }
         write_weights(folder, weights)

@@ -1,6 +1,7 @@
 """How a model says when. Configs name localizers as ``localizers.TextTimestamps``."""
 
 from localizers.structural_tokens import StructuralTokens
+from localizers.temporal_expert import TemporalExpert
 from localizers.text_timestamps import TextTimestamps
 
-__all__ = ["StructuralTokens", "TextTimestamps"]
+__all__ = ["StructuralTokens", "TemporalExpert", "TextTimestamps"]

@@ -15,6 +15,8 @@ from datamodules.schema import Prediction, Query, Turn, Video
 
 StatePoint = Literal["before_last_layer", "before_norm", "after_norm"]
 """Where hidden states are taken: the input of the last decoder layer, its output, and that behind the final norm."""
+MARKED_SPAN = r"<s(?P<span>\d+)>\s*(?:to|and|-)\s*<e(?P=span)>"
+"""Pattern of a literal text that names the two times of a span by their markers; its number is the group ``span``."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Localizer(ABC):
     """Whether a video's frames attend to all of its frames, and not only to earlier ones."""
     token_init: Literal["mean", "released"] = "mean"
     """First values of the special tokens, see ``models.vocabulary``."""
+    lm_weight: float = 1.0
+    """Factor of the language-model loss beside the terms of ``loss``."""
 
     def head(self, width: int) -> nn.Module | None:
         """What is learned beside the language model, on hidden states of ``width``; None: nothing."""

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import Answer, Clip, Localizer, Rendered, StatePoint
+from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint
 from localizers.similarity_maps import Rule, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
 from models.structural_head import StructuralHead
 
-TIMES = re.compile(r",?\s*(?:and\s+)?(?:from\s+)?<s(\d+)>\s*(?:to|and|-)\s*<e\1>,?")
+TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
 Frames = tuple[int, int]
 """First and last frame of a stretch."""
 
@@ -113,7 +113,7 @@ class StructuralTokens(Localizer):
         for match in TIMES.finditer(turn.answer):
             end = re.compile(r"[.!?](?=\s|$)|$").search(turn.answer, match.end()).end()
             texts.append(TIMES.sub("", turn.answer[said:end]).strip())
-            events.append(Event(turn.times[f"<s{match[1]}>"], turn.times[f"<e{match[1]}>"]))
+            events.append(Event(turn.times[f"<s{match['span']}>"], turn.times[f"<e{match['span']}>"]))
             said = end
         if events and turn.answer[said:].strip():
             texts[-1] = f"{texts[-1]} {turn.answer[said:].strip()}".strip()
@@ -182,7 +182,7 @@ class StructuralTokens(Localizer):
                 found = segments(maps, is_event, scale, self.rule, self.threshold, self.legacy)
                 salient = tuple(saliency(maps, is_event, scale).tolist())
                 spans = [(s.start / clip.frames_per_s, s.end / clip.frames_per_s, s.score) for s in found]
-                texts = [text.strip() for text in answer.text.replace(TST, "").split(ENT)]
+                texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
         if self.legacy and not spans:
@@ -205,6 +205,12 @@ class StructuralTokens(Localizer):
         if self.legacy_first_step and places[0] == 0:
             states = torch.cat([answer.first["before_last_layer"][None], states[1:]])
         return (head.tokens(states) @ head.frames(answer.frames["before_norm"]).T).cpu()
+
+
+def event_texts(answer: str, legacy: bool = False) -> list[str]:
+    """The text before each event token. ``legacy`` strips the characters of ``<tst>`` from its ends, as released."""
+    pieces = answer.split(ENT)[:-1]
+    return [piece.strip().strip(TST) if legacy else piece.replace(TST, "").strip() for piece in pieces]
 
 
 def choice(logits: Tensor, right: Tensor) -> Tensor:

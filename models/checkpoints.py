@@ -56,17 +56,17 @@ def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
     return _load(AutoModelForCausalLM, name, dtype=dtype)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a causal LM. Raises ValueError as ``load_llm`` does."""
-    return _load(AutoTokenizer, name)
+def load_tokenizer(name: str, what: str = "llm", **settings) -> PreTrainedTokenizerBase:
+    """The tokenizer of a causal LM, or of ``what`` else. Raises ValueError as ``load_llm`` does."""
+    return _load(AutoTokenizer, name, what, **settings)
 
 
-def _load(kind: type, name: str, **settings):
+def _load(kind: type, name: str, what: str = "llm", **settings):
     try:
         return kind.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"llm {name!r} is neither a folder with a checkpoint nor a model of the hub that can be reached: "
+            f"{what} {name!r} is neither a folder with a checkpoint nor a model of the hub that can be reached: "
             f"{str(error).splitlines()[0]}"
         ) from error
 

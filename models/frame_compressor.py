@@ -136,7 +136,7 @@ class KeyReport:
 
 _NAMES = (  # first match wins; None: not the compressor's
     (r".*\.position_ids", None),
-    (r"Qformer\.cls\..*", None),
+    (r"(?:Qformer|qformer_bert)\.cls\..*", None),
     (r"(?:Qformer|qformer_bert)\.bert\.(.*)", r"qformer.\1"),
     (r"(?:ln_vision|qformer_ln)\.(.*)", r"norm.\1"),
     (r"query_tokens|qformer_query", "queries"),

@@ -20,10 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.checkpoints import Lora, check_keys, lora_config
+from models.checkpoints import EXPERTS, Lora, check_keys, lora_config
 from models.token_router import Router
-
-EXPERTS = ("temporal", "spatial")
 
 
 def expert_configs(
@@ -177,6 +175,13 @@ def save_experts(model: PeftModel, folder: Path) -> None:
         save_file(tensors, Path(folder) / name / "adapter_model.safetensors")
 
 
+def put_experts(llm: PreTrainedModel, experts: dict[str, Lora]) -> PeftModel:
+    """Put experts with their tensors on a language model, changed in place; see ``add_experts``."""
+    configs = {name: expert.config for name, expert in experts.items()}
+    tensors = {name: expert.tensors for name, expert in experts.items()}
+    return add_experts(llm, configs.get("temporal"), configs.get("spatial"), tensors)
+
+
 def load_experts(llm: PreTrainedModel, folder: Path) -> PeftModel:
     """Put saved experts on a language model.
 
@@ -190,9 +195,12 @@ def load_experts(llm: PreTrainedModel, folder: Path) -> PeftModel:
     found = [name for name in EXPERTS if (Path(folder) / name / "adapter_config.json").is_file()]
     if not found:
         raise ValueError(f"{folder} holds no experts: neither temporal/ nor spatial/ has an adapter_config.json")
-    configs = {name: LoraConfig.from_pretrained(str(Path(folder) / name)) for name in found}
-    tensors = {name: load_file(Path(folder) / name / "adapter_model.safetensors") for name in found}
-    return add_experts(llm, configs.get("temporal"), configs.get("spatial"), tensors)
+    paths = {name: Path(folder) / name for name in found}
+    saved = {
+        name: Lora(LoraConfig.from_pretrained(str(path)), load_file(path / "adapter_model.safetensors"))
+        for name, path in paths.items()
+    }
+    return put_experts(llm, saved)
 
 
 def _parameters(model: PeftModel, name: str) -> dict[str, nn.Parameter]:

@@ -79,6 +79,9 @@ class TemporalHead(nn.Module):
         self.reduce = nn.Identity() if head_dim is None else nn.Linear(width, head_dim)
         self.indicator = Branch(head_dim or width, 1)
         self.boundary = Branch(head_dim or width, 2)
+        # With torch's own first values a <LOC> would weigh a tenth of a frame, and training would not see it for long.
+        keep_scale(*([] if interaction == "none" else [self.loc[0], self.loc[2]]))
+        keep_scale(*self.indicator.layers[:2], *self.boundary.layers[:2])
 
     def forward(self, frames: Tensor, loc: Tensor, mask: Tensor) -> HeadOutput:
         """Read every ``<LOC>`` alone, against the frames of its video.
@@ -131,6 +134,13 @@ class Branch(nn.Module):
         for number, layer in enumerate(self.layers):
             states = layer((states.relu() if number else states) * real)
         return states.transpose(1, 2)
+
+
+def keep_scale(*layers: nn.Module) -> None:
+    """First values with which the output of a layer is as large as its input (He et al., 2015)."""
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
 
 
 def frame_centres(mask: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """A causal language model that reads video frames between its words.
 
-Shape suffixes: B dialogues or videos, Q queries, T frames, L tokens, D width, V vocabulary, N supervised tokens.
+Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens, D width, V vocabulary, N supervised
+tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import IGNORE
 from datamodules.packing import attention_pattern, block_positions
+from models.routed_lora import route
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +51,11 @@ class Generated:
 class VideoLLM(nn.Module):
     """A causal LM and an adapter that gives it one input vector a frame (VTimeLLM, section 3.1).
 
+    Where the language model has experts (``models.routed_lora``), the temporal one acts on the frames.
+
     Args:
         llm: the language model, plain or wrapped by PEFT.
-        adapter: maps (B, T, D_feature) to (B, T, D).
+        adapter: maps (B, T, D_feature) to (B, T, D), or is a ``FrameCompressor``.
         head: what a localizer learns on hidden states; kept here, used by the localizer.
         states: where hidden states are taken, see ``localizers.base.StatePoint``.
         bidirectional: whether a video's frames attend to all of its frames.
@@ -76,20 +80,37 @@ class VideoLLM(nn.Module):
         """The transformers model itself; LoRA layers, if any, are inside it."""
         return self.llm if isinstance(self.llm, PreTrainedModel) else self.llm.get_base_model()
 
-    def embed(self, ids: Tensor, frame_mask: Tensor, features: Tensor, feature_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Input vectors (B, L, D), words with frame projections where ``frame_mask`` is set, and frames (B, T, D)."""
+    def embed(
+        self,
+        ids: Tensor,
+        frame_mask: Tensor,
+        features: Tensor,
+        feature_mask: Tensor,
+        spatial: Tensor | None = None,
+        spatial_mask: Tensor | None = None,
+        question_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Input vectors (B, L, D), and frames (B, T, D).
+
+        Words have frame projections where ``frame_mask`` is set, and those of S-tokens, if any, at ``spatial_mask``.
+        """
         words = self.causal_lm.get_input_embeddings()(ids)
-        frames = self.adapter(features).to(words.dtype)
-        return words.masked_scatter(frame_mask[..., None], frames[feature_mask]), frames
+        question = () if question_ids is None else (question_ids.clamp(min=0), question_ids >= 0, feature_mask)
+        frames = self.adapter(features, *question).to(words.dtype)
+        inputs = words.masked_scatter(frame_mask[..., None], frames[feature_mask])
+        if spatial is not None:
+            inputs = inputs.masked_scatter(spatial_mask[..., None], self.adapter(spatial).to(words.dtype))
+        return inputs, frames
 
     def forward(self, batch: Batch) -> Output:
         """The language-model loss of a batch; logits are computed for supervised tokens only."""
-        inputs, frames = self.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
+        video = (batch.frame_mask, batch.features, batch.feature_mask, batch.spatial, batch.spatial_mask)
+        inputs, frames = self.embed(batch.input_ids, *video, batch.question_ids)
         inputs = refer(inputs, batch.references, frames)
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
         position_ids = None if batch.blocks is None else block_positions(batch.blocks)
-        with self.watch() as seen:
+        with self.watch() as seen, route(self.llm, batch.frame_mask):
             logits = self.causal_lm(
                 inputs_embeds=inputs,
                 attention_mask=self.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks),
@@ -141,9 +162,10 @@ class VideoLLM(nn.Module):
             one answer a query, padded to the longest.
         """
         rows = prompts.video_of_query
-        prefix, frames = self.embed(prompts.prefix_ids, prompts.frame_mask, prompts.features, prompts.feature_mask)
+        video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
+        prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids)
         cache = DynamicCache(config=self.causal_lm.config)
-        with self.watch() as before:
+        with self.watch() as before, route(self.llm, prompts.frame_mask):
             self.causal_lm.get_decoder()(
                 inputs_embeds=prefix,
                 attention_mask=self.mask(prompts.prefix_mask, prefix.dtype, prompts.frame_mask, None),

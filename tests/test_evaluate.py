@@ -13,10 +13,12 @@ import pytest
 import evaluate
 import train
 from datamodules.decoding import Sampling
-from datamodules.extraction import ClipEncoder
+from datamodules.encoders import load_encoder
 from datamodules.rendering import render_clip
 from datamodules.schema import Event, Query, read_queries, write_queries
 from datamodules.shards import ShardReader, ShardWriter
+from datamodules.sources import Source
+from localizers.base import Answer, Clip
 from models.tiny import tiny_clip
 
 ROOT = Path(__file__).parent.parent
@@ -167,7 +169,7 @@ def test_a_perfect_answer_scores_100(benchmark, world, tmp_path, monkeypatch):
     """And with one video of six away, its queries score 0 in the same denominator."""
 
     def know(self, batch):
-        answers = [self.localizer.decode(q, "From 00 to 00.", 1.0) for q in batch.queries]
+        answers = [self.localizer.decode(q, Answer("From 00 to 00."), Clip(1.0, 1, 1.0)) for q in batch.queries]
         spans = [tuple((*event.span, 1.0) for event in query.events) for query in batch.queries]
         return [replace(answer, spans=span, rule="x") for answer, span in zip(answers, spans, strict=True)]
 
@@ -291,7 +293,7 @@ def test_a_video_with_another_encoder_is_refused(watcher, film, clip, tmp_path):
     args = ["video", f"--checkpoint={watcher}", f"--video={film}", "--query=x", f"--encoder={other}"]
     with pytest.raises(ValueError, match="made differently: encoder_sha256"):
         evaluate.main([*args, f"--output={tmp_path / 'out'}"])
-    mine = ClipEncoder(str(clip), device="cpu").header(Sampling(frames=12))
+    mine = load_encoder(str(clip), device="cpu").header(Sampling(frames=12))
     assert mine.width == 8
 
 
@@ -300,3 +302,47 @@ def test_a_broken_video_is_named(watcher, tmp_path):
     for name in ("broken.mp4", "absent.mp4"):
         with pytest.raises((ValueError, OSError), match=name):
             evaluate.main(["video", f"--checkpoint={watcher}", f"--video={tmp_path / name}", "--query=x"])
+
+
+def scored(folder: Path, answers: str, *options: str) -> list[str]:
+    """Files and arguments of ``score``: two moments of one video."""
+    moments = [{"id": i, "vid": "v", "query": f"he runs {i}", "gt": [0, 10]} for i in "ab"]
+    (folder / "truth.json").write_text(json.dumps(moments))
+    (folder / "answers.jsonl").write_text(answers)
+    files = [f"--predictions={folder / 'answers.jsonl'}", f"--annotations={folder / 'truth.json'}"]
+    return ["score", "--benchmark=charades_sta", *files, *options]
+
+
+def test_anyone_s_predictions_are_scored(tmp_path, capsys):
+    answers = '{"id": "a", "pred": [0, 7]}\n{"id": "b", "pred": null}\n'
+    evaluate.main(scored(tmp_path, answers, f"--output={tmp_path / 'new' / 'metrics.json'}"))
+    report = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert report["metrics"] == {"R1@0.3": 50.0, "R1@0.5": 50.0, "R1@0.7": 50.0, "mIoU": 35.0}
+    protocol = report["protocol"]
+    counts = {name: protocol[name] for name in ("n", "missing", "unparsed", "invalid", "policy")}
+    assert counts == {"n": 2, "missing": 0, "unparsed": 1, "invalid": 0, "policy": "sound"}
+    assert set(protocol["files"]) == {"predictions", "annotations"} and protocol["versions"]["python"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(word in shown for word in ("mIoU", "35", "charades_sta, policy sound", "unparsed"))
+    evaluate.main(scored(tmp_path, answers, "--policy=official"))
+    assert "policy official" in " ".join(capsys.readouterr().out.split())
+
+
+def test_files_that_do_not_fit_end_with_code_2_and_one_line(tmp_path):
+    args = scored(tmp_path, '{"id": "a", "pred": [0, 7]}\n{"id": \n')
+    script = Path(evaluate.__file__)
+    done = subprocess.run([sys.executable, script, *args], capture_output=True, text=True, cwd=script.parent)
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "answers.jsonl, line 2: not JSON" in line
+
+
+def test_a_result_says_whether_its_videos_were_trained_on(runs, world, tmp_path):
+    trained_on, new = tmp_path / "seen.jsonl", tmp_path / "new.jsonl"
+    (seen,) = [query for query in read_queries(world / "stage2.jsonl") if query.video == "train00000"]
+    write_queries(trained_on, [Query("q", "train00000", "grounding", "x", events=seen.events[:1])])
+    write_queries(new, [Query("q", "test00000", "grounding", "x")])
+    settings = {file: evaluate.setting(runs[2], Source("", file)) for file in (trained_on, new)}
+    assert settings[trained_on] == "in-domain: 1 of 1 evaluation videos (100.0%) are in the training data"
+    assert settings[new].startswith("zero-shot: 0 of 1")
+    assert evaluate.setting(tmp_path, Source("", new)).startswith("unknown")

@@ -19,8 +19,9 @@ from datamodules.schema import Event, Query, Turn, Video
 from localizers import StructuralTokens
 from localizers.base import Answer
 from localizers.similarity_maps import saliency, segments
-from localizers.structural_tokens import StructuralTargets
+from localizers.structural_tokens import StructuralTargets, event_texts
 from localizers.structural_windows import bounded, covered, interleave, transitions
+from metrics.etbench import action_localization, event_memory, grounding, summary
 from models.structural_head import StructuralHead
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
@@ -328,3 +329,24 @@ def test_meco_segments_and_saliency(common):
                 assert (segment.start, segment.end) == (start, end)
                 assert segment.score == pytest.approx(score, abs=1e-6)
             torch.testing.assert_close(saliency(maps, is_event, scale), torch.tensor(case[key]["frame_saliency"]))
+
+
+def test_meco_task_metrics(common):
+    """Segments scored by the evaluator's E.T. Bench metrics."""
+    golden = json.loads((common / "task_metrics.json").read_text())
+    tasks = {"tvg": grounding, "tem": event_memory, "tal": action_localization, "evs": summary}
+    for task, score in tasks.items():
+        samples = [
+            {"a": ", ".join(f"{a} - {b}" for a, b in sample["boundary"]), "tgt": sample["tgt"]}
+            for sample in golden[task]["samples"]
+        ]
+        scores = score(samples, "official")
+        for name, official in golden[task]["out"].items():
+            assert scores[name] == pytest.approx(official, abs=1e-5), (task, name)
+
+
+def test_meco_captions_of_events(common):
+    for case in json.loads((common / "task_metrics.json").read_text())["dvc_caption_split"]:
+        if "<ent>" in case["answer"]:  # the others are split at punctuation, which is not reproduced
+            assert event_texts(case["answer"], legacy=True) == case["captions"]
+    assert event_texts("<tst>\nserve the roots<ent>\n<tst>") == ["serve the roots"]

@@ -1,0 +1,237 @@
+"""VideoExpert: each ``<LOC>`` in an answer stands for a moment, which a convolutional head reads off the frame states.
+
+Shape suffixes: B dialogues, T frames, L tokens, N ``<LOC>`` tokens, D width, S windows of a ``<LOC>``.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.schema import Event, Prediction, Query, Turn
+from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint
+from models.temporal_head import (
+    HeadOutput,
+    TemporalHead,
+    best_spans,
+    boundary_losses,
+    frame_targets,
+    indicator_loss,
+    ranked_spans,
+    saliency_at,
+)
+
+LOC = "<LOC>"
+TIMES = re.compile(rf"(?:\b(?P<word>from|between|during)\s+)?{MARKED_SPAN}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class LocTarget:
+    """What the head should say about one ``<LOC>``."""
+
+    foreground: np.ndarray
+    """(T,) bool."""
+    windows: np.ndarray
+    """(T, 2) the window of each foreground frame, in fractions of the duration."""
+
+
+@dataclass(frozen=True)
+class TemporalExpert(Localizer):
+    """Times as ``<LOC>`` tokens that a head grounds; no time is ever written as text in an answer.
+
+    Source: VideoExpert, section 3.4 and eqs. 10-13. The paper leaves the weights of the losses open; they are UniVTG's.
+    """
+
+    special_tokens: ClassVar[tuple[str, ...]] = (LOC,)
+    states: ClassVar[tuple[StatePoint, ...]] = ("after_norm",)
+
+    interaction: Literal["add", "concat", "attention", "none"] = "add"
+    """How a ``<LOC>`` meets the frames (Table VI)."""
+    head_dim: int | None = None
+    """Width of the head's convolutions; None: that of the language model."""
+    state: Literal["reading", "predicting"] = "reading"
+    """The state of a ``<LOC>``: where it is read, or the one that predicts it (LISA)."""
+    word: str = "During"
+    """What stands before a ``<LOC>`` in the answers written here."""
+    lm_weight: float = 1.0
+    indicator_weight: float = 1.0
+    background_weight: float = 1.0
+    """Of frames outside the moment, in the indicator's loss; UniVTG has 0.1."""
+    smooth_l1_weight: float = 10.0
+    giou_weight: float = 1.0
+    nms_iou: float = 0.7
+    """Ranked spans overlap a better one by this much at most."""
+    top: int = 10
+    """Length of the ranked list."""
+
+    def head(self, width: int) -> TemporalHead:
+        """The interaction and the two branches."""
+        return TemporalHead(width, self.interaction, self.head_dim)
+
+    def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
+        """Write a ``<LOC>`` for each moment; times in a question become seconds.
+
+        Raises:
+            ValueError: a literal answer has another number of ``<LOC>`` than windows, or a window is outside the video.
+        """
+        answer, windows = self._answer(turn)
+        targets = tuple(target(group, clip) for group in windows) or None
+        return Rendered(in_seconds(turn.question, turn.times), answer, targets)
+
+    def _answer(self, turn: Turn) -> tuple[str | None, list[Sequence[Event]]]:
+        """The answer and the windows of each of its ``<LOC>``."""
+        one_each = [(event,) for event in turn.events]
+        if turn.answer is None:
+            if not turn.events:
+                return None, []
+            if turn.task == "grounding":
+                return f"{self.word} {LOC}.", [turn.events]
+            if turn.task == "dense_captioning":
+                captions = (event.caption.strip().removesuffix(".") for event in turn.events)
+                return " ".join(f"{self.word} {LOC}, {caption}." for caption in captions), one_each
+            raise ValueError(f"temporal_expert cannot write the answer of a {turn.task!r} turn; give the text")
+        count = turn.answer.count(LOC)
+        if turn.events or count:
+            windows = [turn.events] if turn.task == "grounding" and turn.events else one_each
+            if count != len(windows):
+                raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")
+            return in_seconds(turn.answer, turn.times), windows
+        windows = [
+            (Event(turn.times[f"<s{m['span']}>"], turn.times[f"<e{m['span']}>"]),) for m in TIMES.finditer(turn.answer)
+        ]
+        return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+
+    def loss(
+        self, head: TemporalHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
+    ) -> dict[str, Tensor]:
+        """Indicator, smooth-L1 and GIoU terms (Eqs. 11 and 13), the means over the ``<LOC>`` of the batch.
+
+        Without any they are 0, but attached to the graph, so that all processes reduce the same gradients.
+        """
+        if head is None:
+            return {}
+        after_norm, frame_mask = states["after_norm"], batch.feature_mask
+        is_loc = batch.labels == ids[LOC]
+        rows = is_loc.nonzero()[:, 0]
+        at = is_loc if self.state == "reading" else F.pad(is_loc[:, 1:], (0, 1))
+        frames = after_norm.new_zeros(*frame_mask.shape, after_norm.shape[-1])
+        frames = frames.masked_scatter(frame_mask[..., None], after_norm[batch.frame_mask])
+        output = head(frames[rows], after_norm[at], frame_mask[rows])
+        foreground, windows = stack_targets(batch.targets, rows.tolist(), frame_mask)
+        smooth_l1, giou = boundary_losses(output, foreground, windows)
+        return {
+            "indicator": self.indicator_weight * indicator_loss(output, foreground, self.background_weight),
+            "smooth_l1": self.smooth_l1_weight * smooth_l1,
+            "giou": self.giou_weight * giou,
+        }
+
+    def decode(self, query: Query, answer: Answer, clip: Clip, head: TemporalHead | None = None) -> Prediction:
+        """The span of each ``<LOC>``; for a single one outside dense captions, a ranked list of spans.
+
+        Saliency is the probability of each frame, or of each of the query's clips where it has any.
+        """
+        output = None if head is None else self._output(query, answer, head)
+        spans, texts, salient, rule = [], [], (), None
+        if output is not None:
+            spans = in_clip(*(part.float().cpu().numpy() for part in best_spans(output)), clip)
+            texts, rule = [f"{start:.1f}s - {end:.1f}s" for start, end, _ in spans], "best frame"
+            salient = saliency(output, query, clip)
+            if query.task != "dense_captioning":
+                spans = sorted(spans, key=lambda span: -span[2])
+                if len(spans) == 1:
+                    spans, rule = self._ranked(output, clip), "ranked frames"
+        pieces = answer.text.split(LOC)
+        captions = [piece.strip().removesuffix(self.word).strip(" \n,:.") for piece in pieces[1:]]
+        return Prediction(
+            query_id=query.id,
+            video=query.video,
+            task=query.task,
+            answer="".join(a + b for a, b in zip(pieces, [*texts, ""], strict=True)) if texts else answer.text,
+            spans=tuple(spans),
+            captions=tuple(captions) if spans and query.task == "dense_captioning" else (),
+            saliency=salient,
+            rule=rule,
+        )
+
+    def _output(self, query: Query, answer: Answer, head: TemporalHead) -> HeadOutput | None:
+        """What the head says about each ``<LOC>``; None without any, or if it says nothing finite."""
+        places = [place for place, token in enumerate(answer.tokens) if token == LOC]
+        if not places:
+            return None
+        states = answer.reading if self.state == "reading" else answer.predicting
+        frames = answer.frames["after_norm"].expand(len(places), -1, -1)
+        mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        output = head(frames, states["after_norm"][places], mask)
+        if output.logits.isfinite().all() and output.offsets.isfinite().all():
+            return output
+        warnings.warn(f"query {query.id}: the temporal head gives no finite numbers; counted as unparsed", stacklevel=3)
+        return None
+
+    def _ranked(self, output: HeadOutput, clip: Clip) -> list[tuple[float, float, float]]:
+        spans, scores = (part[0].float().cpu().numpy() for part in (output.spans, output.probability))
+        return in_clip(*ranked_spans(spans, scores, self.nms_iou, self.top), clip)
+
+
+def _loc(match: re.Match) -> str:
+    """``from <s0> to <e0>`` becomes ``during <LOC>``."""
+    word = match["word"] or ""
+    return f"{'During' if word[:1].isupper() else 'during'} {LOC}" if word else LOC
+
+
+def in_seconds(text: str, times: Mapping[str, float]) -> str:
+    """Time markers as seconds, for example ``12.5s``."""
+    for marker, time_s in times.items():
+        text = text.replace(marker, f"{time_s:.1f}s")
+    return text
+
+
+def target(events: Sequence[Event], clip: Clip) -> LocTarget:
+    """What the head should say about the windows of one ``<LOC>``.
+
+    Raises:
+        ValueError: a window is outside the video by more than annotations may be.
+    """
+    for event in events:
+        if event.start_s >= clip.duration_s or event.end_s > clip.duration_s + Query.TOLERANCE_S:
+            raise ValueError(f"window {event.start_s}..{event.end_s} s is outside the video of {clip.duration_s} s")
+    windows = np.array([event.span for event in events]) / clip.duration_s
+    return LocTarget(*frame_targets(windows.clip(0, 1), clip.frames))
+
+
+def in_clip(spans: np.ndarray, scores: np.ndarray, clip: Clip) -> list[tuple[float, float, float]]:
+    """Spans (S, 2) in fractions of the duration and their scores (S,) as (start_s, end_s, score)."""
+    seconds = (spans.astype(np.float64) * clip.duration_s).tolist()
+    return [(start, end, score) for (start, end), score in zip(seconds, scores.tolist(), strict=True)]
+
+
+def stack_targets(targets: Sequence[Sequence], rows: list[int], frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Foreground (N, T) and windows (N, T, 2) of the ``<LOC>`` tokens.
+
+    Args:
+        targets: of each dialogue, the targets of its turns.
+        rows: N, the dialogue of each ``<LOC>``; dialogues that teach nothing have none.
+        frame_mask: (B, T).
+    """
+    found = [loc for row in sorted(set(rows)) for turn in targets[row] if turn for loc in turn]
+    assert len(found) == len(rows), f"{len(rows)} {LOC} for {len(found)} targets"
+    foreground = np.zeros((len(rows), frame_mask.shape[1]), dtype=bool)
+    windows = np.zeros((*foreground.shape, 2), dtype=np.float32)
+    for number, loc in enumerate(found):
+        foreground[number, : len(loc.foreground)], windows[number, : len(loc.windows)] = loc.foreground, loc.windows
+    return torch.from_numpy(foreground).to(frame_mask.device), torch.from_numpy(windows).to(frame_mask.device)
+
+
+def saliency(output: HeadOutput, query: Query, clip: Clip) -> tuple[float, ...]:
+    """The highest probability of any ``<LOC>``, for each frame, or at the centres of the query's clips ."""
+    scores = output.probability.max(0).values.float().cpu().numpy()
+    if query.clip_s is not None:
+        count = len(query.saliency) or max(int(clip.duration_s // query.clip_s), 1)
+        scores = saliency_at(scores, (np.arange(count) + 0.5) * query.clip_s / clip.duration_s)
+    return tuple(scores.tolist())

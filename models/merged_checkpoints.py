@@ -1,0 +1,164 @@
+"""A merged model of MeCo or E.T. Chat, taken apart: the base language model, and what was trained on top of it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from datamodules.chat import CHAT_FORMATS
+from localizers import StructuralTokens
+from models.adapters import Compressor
+from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer, write_weights
+from models.frame_compressor import load_compressor, parameter_name
+
+LLM, ADAPTER, HEAD = "language model", "adapter", "head"
+LEFT_OUT = (
+    (r"model\.vision_tower\..*", "left out: vision tower, features are extracted beforehand"),
+    (r"model\.qformer_bert\.cls\..*", "left out: output layer of the Q-Former, which writes no words"),
+    (r".*\.(position_ids|inv_freq)", "left out: buffer, computed anew"),
+)
+"""Keys of a merged model that this project does not need, and why."""
+TOKEN_IDS = {"match_token_id": "<vid>", "ent_token_id": "<ent>", "tst_token_id": "<tst>"}
+"""Entries of the released configuration, and the tokens they name."""
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt")
+
+
+def place(key: str) -> str:
+    """What a tensor of a merged model belongs to. What is unknown counts as the language model's, which refuses it."""
+    for pattern, reason in LEFT_OUT:
+        if re.fullmatch(pattern, key):
+            return reason
+    if re.fullmatch(r"(frm_head|vid_head)\..*|logit_scale", key):
+        return HEAD
+    return LLM if parameter_name(key) is None else ADAPTER
+
+
+def import_merged(folder: Path, output: Path, adapter: Compressor = Compressor()) -> dict[str, str]:  # noqa: B008
+    """Write a merged model as ``output/base``, an ordinary checkpoint, and ``output/model``, a weights folder.
+
+    Args:
+        folder: ``config.json``, tokenizer and shards (safetensors), as ``save_full_model`` leaves them.
+        output: new run folder, for ``evaluate.py --checkpoint`` or as ``previous`` of a stage.
+        adapter: the frame compressor's settings.
+
+    Returns:
+        the place of every key of the file; also written as ``output/keys.json``.
+
+    Raises:
+        ValueError: the folder is no merged model, a key is missing, unknown or of another shape, or the output is
+            there already.
+
+    Source: the released code of MeCo and E.T. Chat, which name these parts alike.
+    """
+    folder, output = Path(folder), Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: choose another output")
+    raw = json.loads((folder / "config.json").read_text())
+    if raw.get("conv_type") not in CHAT_FORMATS:
+        raise ValueError(f"{folder}/config.json: conv_type must be one of {', '.join(CHAT_FORMATS)}")
+    places, parts = read_merged(folder)
+    llm = language_model(raw, parts[LLM], folder)
+    width = llm.config.hidden_size
+    patch_width = len(parts[ADAPTER].get("model.qformer_ln.weight", ()))
+    if not patch_width:
+        raise ValueError(f"{folder} has no frame compressor: model.qformer_ln.weight is missing")
+    compressor = adapter.build(patch_width, width)
+    load_compressor(compressor, parts[ADAPTER])
+    head = trained_head(parts[HEAD], width)
+    copy_tokenizer(folder, output / "base", raw)
+    llm.save_pretrained(output / "base")
+    manifest = {
+        "stage": f"imported from {'MeCo' if 'logit_scale' in parts[HEAD] else 'E.T. Chat'}",
+        "base": {"name": str(output / "base"), "fingerprint": fingerprint(llm)},
+        "localizer": StructuralTokens(bidirectional=bool(raw.get("bi_attention")), token_init="released").config(),
+        "chat": raw["conv_type"],
+        "style": "meco",
+        "adapter": adapter.config(),
+        "feature_width": patch_width,
+    }
+    write_weights(output / "model", Weights(compressor.state_dict(), manifest=manifest, head=head))
+    (output / "keys.json").write_text(json.dumps(places, indent=2) + "\n")
+    return places
+
+
+def read_merged(folder: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]]:
+    """The place of every key, and the tensors of each place that is not left out.
+
+    Raises:
+        ValueError: there are no shards, or they do not hold what their index says.
+    """
+    index = folder / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
+    files = sorted({Path(name).name for name in listed.values()}) or ["model.safetensors"]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} is no merged model in safetensors: {missing[0]} is missing")
+    places, parts = {}, {LLM: {}, ADAPTER: {}, HEAD: {}}
+    for name in files:
+        with safe_open(folder / name, "pt") as shard:
+            for key in shard.keys():  # noqa: SIM118 (not a dictionary)
+                places[key] = place(key)
+                if places[key] in parts:
+                    parts[places[key]][key] = shard.get_tensor(key)
+    if listed:
+        check_keys(f"{folder}: indexed", dict.fromkeys(listed), dict.fromkeys(places))
+    return places, parts
+
+
+def language_model(raw: dict, tensors: dict[str, Tensor], folder: Path) -> PreTrainedModel:
+    """The base, of the architecture that the end of the released ``model_type`` names (``MeCo_phi3``).
+
+    Raises:
+        ValueError: the architecture is unknown, or a tensor is missing, unknown or of another shape.
+    """
+    kind = str(raw.get("model_type")).rpartition("_")[2]
+    if kind not in CONFIG_MAPPING or "model.embed_tokens.weight" not in tensors:
+        raise ValueError(f"{folder}: model_type {raw.get('model_type')!r} does not end with a known language model's")
+    words = tensors["model.embed_tokens.weight"]
+    settings = {key: value for key, value in raw.items() if key not in ("model_type", "architectures", "auto_map")}
+    config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(settings | {"vocab_size": len(words)})
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(config, dtype=words.dtype)
+    expected = {key: value.shape for key, value in llm.state_dict().items()}
+    if config.tie_word_embeddings:
+        tensors.setdefault("lm_head.weight", words)
+    check_keys(f"{folder}: language model", expected, {key: value.shape for key, value in tensors.items()})
+    llm.load_state_dict(tensors, assign=True)
+    llm.tie_weights()
+    return llm
+
+
+def trained_head(tensors: dict[str, Tensor], width: int) -> dict[str, Tensor]:
+    """The structural head; empty where there is none (E.T. Chat before its last stage).
+
+    E.T. Chat has no temperature: there the one that MeCo starts from is used.
+    """
+    if not tensors:
+        return {}
+    own = StructuralTokens().head(width).state_dict()
+    found = {"logit_scale": own["logit_scale"]} | {key: value.float() for key, value in tensors.items()}
+    shapes = [{key: value.shape for key, value in head.items()} for head in (own, found)]
+    check_keys(HEAD, *shapes)
+    return found
+
+
+def copy_tokenizer(folder: Path, base: Path, raw: dict) -> None:
+    """Copy the tokenizer's files.
+
+    Raises:
+        ValueError: a token has another id than the configuration says.
+    """
+    base.mkdir(parents=True)
+    for pattern in TOKENIZER_FILES:
+        for path in folder.glob(pattern):
+            shutil.copyfile(path, base / path.name)
+    tokenizer = load_tokenizer(str(base))
+    for name, token in TOKEN_IDS.items():
+        own = tokenizer.get_vocab().get(token)
+        if raw.get(name) is not None and raw[name] != own:
+            raise ValueError(f"{folder}: the id of {token} is {own} in the tokenizer, but {name} is {raw[name]}")

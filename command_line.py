@@ -62,6 +62,15 @@ def launcher_settings(trainer: dict, environment: dict[str, str]) -> dict:
     return {key: value for key, value in settings.items() if value is not None}
 
 
+def leave_group() -> None:
+    """Leave the process group, if there is one: a process that simply ends may abort in a thread of its network."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def lightning() -> None:
     """Console script: ``lightning run [model] [OPTIONS] SCRIPT [ARGS]``.
 

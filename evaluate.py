@@ -22,7 +22,7 @@ from rich.table import Table
 
 from callbacks.predictions import PredictionWriter
 from callbacks.timelines import draw_timelines
-from command_line import CommandParser, launcher_settings, precise
+from command_line import CommandParser, launcher_settings, leave_group, precise
 from datamodules.batch import collate_prompts
 from datamodules.decoding import Sampling
 from datamodules.decoding import Source as File
@@ -106,6 +106,7 @@ def benchmark(
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered))
         Console().print(metrics_table(scores, f"{checkpoint} on {queries}"))
+    leave_group()
     return scores
 
 

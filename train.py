@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from command_line import precise
+from command_line import leave_group, precise
 from lightning_modules.training_cli import TrainingCLI
 
 
@@ -21,6 +21,7 @@ def main(args: list[str] | None = None) -> None:
     if cli.trainer.is_global_zero:
         cli.model.save_weights(output / "model", cli.datamodule.header)
         print(f"\nTrained weights: {output / 'model'}")
+    leave_group()
 
 
 def find_checkpoint(output: Path, resume: bool) -> Path | None:

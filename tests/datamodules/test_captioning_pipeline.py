@@ -179,6 +179,7 @@ def test_kill_and_resume(server, arguments, tmp_path, kind):
     while not cache.exists() or cache.read_bytes().count(b"\n") < 3:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.01)
+    server.delay_s = 2.0  # so that the run cannot end before the signal arrives
     process.send_signal(kind)
     out, _ = process.communicate(timeout=60)
     assert not (tmp_path / "details.jsonl").exists()
@@ -192,6 +193,7 @@ def test_kill_and_resume(server, arguments, tmp_path, kind):
         with open(cache, "ab") as file:
             file.write(b'{"key": "half')
 
+    server.delay_s = 0.0
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=os.environ)
     assert again.returncode == 0, again.stderr
     assert cache.read_bytes().splitlines()[: len(lines)] == lines

@@ -32,7 +32,7 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
         columns: metrics of the table; without it those that the runs logged under ``val/``.
 
     Raises:
-        ValueError: the file is not a grid sweep that this command understands.
+        ValueError: the file is not a grid sweep that this command understands, or a run did not log its metric.
     """
     settings = read_sweep(sweep)
     points = list(grid(settings["parameters"]))
@@ -43,7 +43,10 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
         if not (folder / "model" / "manifest.json").is_file():
             print(f"run {number + 1} of {len(points)}: {json.dumps(point)}", flush=True)
             subprocess.run([*command(settings, point), f"--output={folder}"], check=True)
-        results.append({"parameters": point, "metrics": last_metrics(log)})
+        metrics = last_metrics(log)
+        if (name := settings.get("metric", {}).get("name")) and name not in metrics:
+            raise ValueError(f"{sweep}: run {folder} logged no {name}; see its data.val and trainer.val_check_interval")
+        results.append({"parameters": point, "metrics": metrics})
         output.mkdir(parents=True, exist_ok=True)
         (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     Console(width=160).print(summary(sweep.stem, results, columns))

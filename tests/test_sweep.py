@@ -82,3 +82,10 @@ def test_a_failed_run_ends_the_sweep(write, tmp_path, capsys):
     path = write(parameters={"x": {"values": ["boom"]}, "seed_everything": {"value": 0}})
     assert sweep.main([str(path), "--output", str(tmp_path / "runs")]) == 1
     assert "status 3" in capsys.readouterr().err
+
+
+def test_a_run_without_the_metric_of_the_sweep_ends_it_at_once(write, tmp_path, capsys):
+    path = write(metric={"name": "val/other", "goal": "maximize"})
+    assert sweep.main([str(path), "--output", str(tmp_path / "runs")]) == 2
+    assert "logged no val/other" in capsys.readouterr().err
+    assert len((tmp_path / "runs" / "calls").read_text().splitlines()) == 1

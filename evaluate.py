@@ -34,7 +34,6 @@ from datamodules.schema import Prediction, Query, read_queries
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
-from datamodules.templates import questions
 from datamodules.temporal import TemporalDataModule
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel, training_queries
@@ -63,7 +62,7 @@ def benchmark(
     Args:
         checkpoint: run folder of train.py, or released weights.
         shards: features of the videos.
-        queries: annotation file with grounding or dense_captioning queries.
+        queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
         output: where metrics.json, predictions.jsonl and timelines.png go.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
@@ -95,14 +94,12 @@ def benchmark(
         use_distributed_sampler=False,
     )
     trainer.test(module, data, verbose=False)
-    asked = list(read_queries(queries))
-    answered = [(query, writer.predictions.get(query.id)) for query in asked]
+    answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
     metrics = new_metrics()
     update_metrics(metrics, answered)
     scores = compute_metrics(metrics)
     if trainer.is_global_zero:
-        missing = sum(prediction is None for _, prediction in answered)
-        report = {"metrics": scores, "protocol": protocol(module, header, source, seed, missing)}
+        report = {"metrics": scores, "protocol": protocol(module, header, source, seed, answered)}
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered))
         Console().print(metrics_table(scores, f"{checkpoint} on {queries}"))
@@ -120,19 +117,25 @@ def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path
         FeatureHeader(**trained).check_same(header, f"the training data of {checkpoint}", shards)
 
 
-def protocol(module: TrainedModel, header: FeatureHeader, source: Source, seed: int, missing: int) -> dict:
+def protocol(
+    module: TrainedModel,
+    header: FeatureHeader,
+    source: Source,
+    seed: int,
+    answered: list[tuple[Query, Prediction | None]],
+) -> dict:
     """Everything that a number depends on, to be written beside it."""
     manifest = module.manifest
-    prompts = {task: questions(task, f"{module.style}_eval")[0] for task in ("grounding", "dense_captioning")}
+    first = {query.task: query for query, _ in reversed(answered)}  # one shows how all of its task were asked
     packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
         "setting": setting(module.previous, source),
         "policy": "default: exact IoU; unparsed, invalid and missing answers score 0 and stay in the denominator",
-        "missing": missing,
+        "missing": sum(prediction is None for _, prediction in answered),
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
         "features": {"shards": source.shards, **asdict(header)},
         "prompt_style": f"{module.style}_eval",
-        "prompts": prompts,
+        "prompts": {task: module.dialogue.question(query).question for task, query in first.items()},
         "system": module.dialogue.encoder.chat.system,
         "localizer": manifest["localizer"],
         "generation": asdict(module.generation),

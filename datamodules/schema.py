@@ -95,6 +95,7 @@ class Query:
     saliency: tuple[tuple[float, ...], ...] = ()
     """One row a clip of ``clip_s`` seconds, from the start of the video; one score an annotator."""
     clip_s: float | None = None
+    """Seconds of a clip for which a predicted saliency is wanted. None: one a frame will do."""
     source: str = ""
     """The dataset it comes from."""
 
@@ -132,6 +133,10 @@ class Query:
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
 
+    def clips(self, duration_s: float) -> int:
+        """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
+        return len(self.saliency) or max(int(duration_s // self.clip_s), 1)
+
     def _check_options(self) -> None:
         """Raise ValueError if options and answer do not fit the task or each other."""
         if (self.task in CHOICES) != bool(self.options) or len(self.options) == 1:
@@ -146,10 +151,10 @@ class Query:
         """Raise ValueError if saliency is missing, misplaced or no table of numbers."""
         if self.task == "highlights" and not self.saliency:
             raise ValueError("a highlights query needs saliency")
-        if self.saliency and self.task not in ("highlights", "grounding"):
+        if (self.saliency or self.clip_s is not None) and self.task not in ("highlights", "grounding"):
             raise ValueError(f"task {self.task} has no saliency")
-        if bool(self.saliency) != (self.clip_s is not None):
-            raise ValueError("saliency and clip_s go together")
+        if self.saliency and self.clip_s is None:
+            raise ValueError("saliency needs clip_s, the seconds of a clip")
         if self.clip_s is not None and not 0 < self.clip_s < math.inf:
             raise ValueError(f"clip_s must be positive, got {self.clip_s}")
         if len({len(scores) for scores in self.saliency}) > 1 or (self.saliency and not self.saliency[0]):
@@ -221,7 +226,7 @@ class Prediction:
     captions: tuple[str, ...] = ()
     """One a span (dense captioning)."""
     saliency: tuple[float, ...] = ()
-    """One score a frame, where the localizer has any."""
+    """One score a clip of the query's ``clip_s``, or a frame where it has none; empty if the localizer has none."""
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
 

@@ -1,17 +1,40 @@
 """Predictions and annotations to numbers, the same during training, after it and from files."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 
+import numpy as np
 from torch import nn
 
 from datamodules.schema import Prediction, Query
 from metrics.dense_captioning import EventLocalization
+from metrics.grounded_qa import GroundedQA
 from metrics.grounding import TemporalGrounding
+from metrics.highlights import HighlightDetection
+from metrics.moment_retrieval import MomentRetrieval
+from metrics.records import RecordMetric
+from metrics.retrieval_protocols import Protocol
+from metrics.video_highlights import VideoHighlights
+
+FULL = Protocol({"full": None}, ranks=())
+"""mAP over all moments, whatever their length; R@k is already among the numbers of grounding."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which queries a metric is about, and what it compares."""
+
+    metric: Callable[[], RecordMetric]
+    asked: Callable[[Query], bool]
+    compared: Callable[[Query, Prediction | None], tuple]
+    """The arguments of the metric's ``update`` behind the id, for one query."""
 
 
 def new_metrics() -> nn.ModuleDict:
     """The metrics of each task."""
-    return nn.ModuleDict({"grounding": TemporalGrounding(), "dense_captioning": EventLocalization()})
+    return nn.ModuleDict({name: task.metric() for name, task in TASKS.items()})
 
 
 def update_metrics(metrics: nn.ModuleDict, answered: Iterable[tuple[Query, Prediction | None]]) -> None:
@@ -23,9 +46,10 @@ def update_metrics(metrics: nn.ModuleDict, answered: Iterable[tuple[Query, Predi
             a prediction (None) as one without spans; both stay in the denominator.
     """
     answered = list(answered)
-    for task, metric in metrics.items():
-        rows = [(query, prediction) for query, prediction in answered if query.task == task]
-        metric.update([query.id for query, _ in rows], [_spans(p) for _, p in rows], [_targets(q) for q, _ in rows])
+    for name, task in TASKS.items():
+        rows = [(query.id, *task.compared(query, answer)) for query, answer in answered if task.asked(query)]
+        columns = list(zip(*rows, strict=True)) or [()] * len(signature(metrics[name].update).parameters)
+        metrics[name].update(*columns)  # also without a row: torchmetrics warns of metrics that nobody updated
 
 
 def compute_metrics(metrics: nn.ModuleDict, prefix: str = "") -> dict[str, float]:
@@ -39,11 +63,48 @@ def compute_metrics(metrics: nn.ModuleDict, prefix: str = "") -> dict[str, float
     return scores
 
 
-def _spans(prediction: Prediction | None) -> list | None:
+def _windows(query: Query, prediction: Prediction | None) -> tuple[list | None, list]:
+    return _read(prediction, width=2), [event.span for event in query.events]
+
+
+def _ranked(query: Query, prediction: Prediction | None) -> tuple[list | None, list]:
+    return _read(prediction, width=3), [event.span for event in query.events]
+
+
+def _evidence(query: Query, prediction: Prediction | None) -> tuple[tuple | None, list, None]:
+    return next(iter(_read(prediction, width=2) or []), None), [event.span for event in query.events], None
+
+
+def _labelled(query: Query, prediction: Prediction | None) -> tuple[tuple | None, np.ndarray, str]:
+    return *_saliency(query, prediction), "all"
+
+
+def _saliency(query: Query, prediction: Prediction | None) -> tuple[tuple | None, np.ndarray]:
+    return (prediction.saliency or None) if prediction else None, np.array(query.saliency)
+
+
+def _read(prediction: Prediction | None, width: int) -> list | None:
+    """The first ``width`` numbers of each span; None where the answer could not be read."""
     if prediction is None:
         return []
-    return None if prediction.rule is None else [span[:2] for span in prediction.spans]
+    return None if prediction.rule is None else [span[:width] for span in prediction.spans]
 
 
-def _targets(query: Query) -> list:
-    return [event.span for event in query.events]
+def _is_moment(query: Query) -> bool:
+    return query.task == "grounding" and bool(query.events)
+
+
+TASKS = {
+    "grounding": Task(TemporalGrounding, _is_moment, _windows),
+    "moments": Task(partial(MomentRetrieval, protocol=FULL), _is_moment, _ranked),
+    "highlights": Task(HighlightDetection, lambda query: query.task == "grounding" and bool(query.saliency), _saliency),
+    **{
+        name: Task(
+            partial(VideoHighlights, name), lambda q, name=name: (q.task, q.source) == ("highlights", name), _labelled
+        )
+        for name in ("tvsum", "youtube_highlights")
+    },
+    "dense_captioning": Task(EventLocalization, lambda query: query.task == "dense_captioning", _windows),
+    "grounded_qa": Task(GroundedQA, lambda query: query.task == "grounded_qa", _evidence),
+}
+"""What is scored without other files. Texts, and each benchmark's own numbers, are left to ``evaluate.py score``."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,3 +118,16 @@ def saliency(maps: Tensor, is_event: Sequence[bool], scale: float) -> Tensor:
     """Mean probability (T,) of each frame over the events; zeros without an event."""
     chances = probabilities(maps.float(), scale)[torch.tensor(is_event, dtype=torch.bool)]
     return chances.mean(0) if len(chances) else torch.zeros(maps.shape[1])
+
+
+def clip_means(saliency: Sequence[float], clips: int, length: float) -> list[float]:
+    """Mean saliency of each of ``clips`` clips that follow one another; what lies behind the last frame counts 0.
+
+    Args:
+        saliency: T scores.
+        clips: how many.
+        length: of a clip, in frames.
+    """
+    total = np.concatenate([[0.0], np.cumsum(saliency)])
+    borders = np.interp(np.arange(clips + 1) * length, np.arange(len(total)), total)
+    return (np.diff(borders) / length).tolist()

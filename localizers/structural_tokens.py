@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datamodules.schema import Event, Prediction, Query, Turn
 from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint
-from localizers.similarity_maps import Rule, saliency, segments
+from localizers.similarity_maps import Rule, clip_means, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
 from models.structural_head import StructuralHead
 
@@ -180,7 +180,7 @@ class StructuralTokens(Localizer):
             else:
                 scale = head.scale.item()
                 found = segments(maps, is_event, scale, self.rule, self.threshold, self.legacy)
-                salient = tuple(saliency(maps, is_event, scale).tolist())
+                salient = saliency(maps, is_event, scale).tolist()
                 spans = [(s.start / clip.frames_per_s, s.end / clip.frames_per_s, s.score) for s in found]
                 texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
@@ -188,6 +188,8 @@ class StructuralTokens(Localizer):
         if self.legacy and not spans:
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
         spans = [(min(start, clip.duration_s), min(end, clip.duration_s), score) for start, end, score in spans]
+        if salient and query.clip_s is not None:
+            salient = clip_means(salient, query.clips(clip.duration_s), query.clip_s * clip.frames_per_s)
         return Prediction(
             query_id=query.id,
             video=query.video,
@@ -195,7 +197,7 @@ class StructuralTokens(Localizer):
             answer=answer.text,
             spans=tuple(spans),
             captions=tuple(captions) if query.task == "dense_captioning" else (),
-            saliency=salient,
+            saliency=tuple(salient),
             rule=rule,
         )
 

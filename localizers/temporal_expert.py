@@ -229,9 +229,9 @@ def stack_targets(targets: Sequence[Sequence], rows: list[int], frame_mask: Tens
 
 
 def saliency(output: HeadOutput, query: Query, clip: Clip) -> tuple[float, ...]:
-    """The highest probability of any ``<LOC>``, for each frame, or at the centres of the query's clips ."""
+    """The highest probability of any ``<LOC>``, for each frame, or at the centres of the query's clips."""
     scores = output.probability.max(0).values.float().cpu().numpy()
     if query.clip_s is not None:
-        count = len(query.saliency) or max(int(clip.duration_s // query.clip_s), 1)
-        scores = saliency_at(scores, (np.arange(count) + 0.5) * query.clip_s / clip.duration_s)
+        centres_s = (np.arange(query.clips(clip.duration_s)) + 0.5) * query.clip_s
+        scores = saliency_at(scores, centres_s / clip.duration_s)
     return tuple(scores.tolist())

@@ -74,7 +74,8 @@ def test_a_number_comes_with_its_protocol(finished, runs, llm, queries, world):
     assert protocol["checkpoint"] == {"folder": str(runs[3]), "stage": "InstructionTuning"}
     assert protocol["base"]["name"] == llm
     assert protocol["localizer"]["init_args"]["ticks"] == 100
-    assert "{caption}" in protocol["prompts"]["grounding"]
+    first = next(query for query in asked if query.task == "grounding")
+    assert first.text.lower() in protocol["prompts"]["grounding"]
     assert protocol["dtype"] == "float32"
     assert {"python", "torch", "transformers", "peft"} <= protocol["versions"].keys()
     assert protocol["seed"] == 0

@@ -37,9 +37,8 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
         with records.entry(where):
             duration_s = number(row["duration"], "duration")
             events = tuple(records.event(span, duration_s) for span in row.get("relevant_windows") or ())
-            saliency = _saliency(row, duration_s)
             query = Query(str(row["qid"]), row["vid"], "grounding", row["query"].strip(), events, (), duration_s)
-            records.add(replace(query, saliency=saliency, clip_s=CLIP_S) if saliency else query)
+            records.add(replace(query, saliency=_saliency(row, duration_s), clip_s=CLIP_S))
     return records.finish()
 
 

@@ -143,7 +143,7 @@ def test_qvhighlights(tmp_path):
     assert (query.clip_s, query.duration_s) == (2, 8)
     test = {key: QVH[key] for key in ("qid", "query", "duration", "vid")}
     query = one("qvhighlights", save(tmp_path, "a.jsonl", [test]))
-    assert (query.events, query.saliency, query.clip_s) == ((), (), None)
+    assert (query.events, query.saliency, query.clip_s) == ((), (), 2)
 
 
 CHARADES_LAYOUTS = [

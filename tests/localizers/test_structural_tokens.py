@@ -1,5 +1,6 @@
 """Structural tokens: writing events, pairing tokens with frames, and reading maps."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from datamodules.schema import Event, Query, Turn
 from localizers import StructuralTokens
 from localizers.base import Answer, Clip
-from localizers.similarity_maps import overlap, runs, segments
+from localizers.similarity_maps import clip_means, overlap, runs, segments
 from localizers.structural_windows import covered, partition
 
 CLIP = Clip(20.0, frames=20, frames_per_s=1.0)
@@ -127,12 +128,13 @@ def test_the_argmax_rule_gives_every_frame_to_one_token():
     assert [(s.start, s.end) for s in segments(maps, [True, False], 10.0, "argmax")] == [(1.0, 3.0)]
 
 
-def decoded(maps_states, tokens, **settings):
+def decoded(maps_states, tokens, query=GROUNDING, **settings):
+    torch.manual_seed(0)
     localizer = StructuralTokens(**settings)
     head = localizer.head(4)
     frames = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     answer = Answer("A door.<ent>", tokens, {"before_norm": frames}, {"before_last_layer": maps_states})
-    return localizer.decode(GROUNDING, answer, CLIP, head.eval().requires_grad_(False))
+    return localizer.decode(query, answer, CLIP, head.eval().requires_grad_(False))
 
 
 def test_an_answer_without_event_tokens_is_unparsed():
@@ -148,9 +150,24 @@ def test_a_map_of_nan_is_unparsed_and_says_so():
     assert (found.spans, found.rule) == ((), None)
 
 
+def test_saliency_of_clips_is_the_mean_of_their_frames():
+    """At one frame a second and clips of two seconds: means of pairs, as released."""
+    assert clip_means([1.0, 3.0, 5.0, 7.0], 2, 2.0) == [2.0, 6.0]
+    assert clip_means([1.0, 3.0], 3, 0.5) == [1.0, 1.0, 3.0]
+    assert clip_means([1.0, 3.0, 5.0], 2, 2.0) == [2.0, 2.5]  # half of the last clip has no frame
+
+
 def test_an_event_has_spans_in_seconds_and_saliency_a_frame():
     found = decoded(torch.randn(2, 4, generator=torch.Generator().manual_seed(1)), ("A", "<ent>"))
     assert found.spans
     assert all(0 <= start < end <= 20 for start, end, _ in found.spans)
     assert len(found.saliency) == 20
     assert sum(found.saliency) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_saliency_has_the_clips_of_the_query():
+    state = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    frames = decoded(state, ("A", "<ent>")).saliency
+    clips = decoded(state, ("A", "<ent>"), replace(GROUNDING, clip_s=2.0)).saliency
+    pairs = torch.tensor(frames).view(10, 2).mean(1).tolist()
+    assert clips == pytest.approx(pairs, abs=1e-6)

@@ -1,0 +1,62 @@
+"""Each task's answers reach the metric that is theirs."""
+
+import pytest
+
+from datamodules.schema import Event, Prediction, Query
+from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+
+MOMENTS = (Event(2, 6), Event(10, 12))
+
+
+def scored(*answered):
+    metrics = new_metrics()
+    update_metrics(metrics, answered)
+    return compute_metrics(metrics)
+
+
+def prediction(query, spans=(), saliency=()):
+    return Prediction(query.id, query.video, query.task, "", tuple(spans), saliency=tuple(saliency), rule="some")
+
+
+def test_ranked_moments_give_recall_and_precision():
+    query = Query("q", "v", "grounding", "a dog", MOMENTS)
+    scores = scored((query, prediction(query, [(2, 6, 0.9), (20, 22, 0.8), (10, 12, 0.7)])))
+    assert scores["grounding/R1@0.7"] == 100
+    assert scores["moments/MR-full-mAP"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+    assert not any(name.startswith(("highlights", "dense", "grounded_qa", "tvsum")) for name in scores)
+
+
+def test_one_query_without_an_answer_stays_in_every_denominator():
+    queries = [Query(name, "v", "grounding", "a dog", MOMENTS[:1]) for name in "ab"]
+    scores = scored((queries[0], prediction(queries[0], [(2, 6, 1.0)])), (queries[1], None))
+    assert (scores["grounding/mIoU"], scores["moments/MR-full-mAP"]) == (50, 50)
+
+
+def test_a_moment_that_was_not_published_is_not_scored():
+    query = Query("q", "v", "grounding", "a dog")
+    assert scored((query, prediction(query, [(2, 6, 1.0)]))) == {}
+
+
+def test_saliency_is_scored_where_it_is_annotated():
+    ratings = ((0.0, 0.0, 0.0), (4.0, 4.0, 4.0), (1.0, 1.0, 4.0))
+    query = Query("q", "v", "grounding", "a dog", MOMENTS[:1], saliency=ratings, clip_s=2.0)
+    scores = scored((query, prediction(query, [(2, 4, 1.0)], (0.1, 0.9, 0.5))))
+    assert scores["highlights/HL-min-VeryGood-Hit1"] == 100
+    assert scores["highlights/HL-min-VeryGood-mAP"] == 100
+    none = scored((query, prediction(query, [(2, 4, 1.0)])))
+    assert (none["highlights/HL-min-VeryGood-Hit1"], none["highlights/missing"]) == (0, 1)
+
+
+def test_labelled_videos_are_scored_by_their_own_benchmark():
+    labels = ((0.0,), (1.0,), (1.0,), (0.0,))
+    query = Query("v", "v", "highlights", "surfing", saliency=labels, clip_s=2.0, source="youtube_highlights")
+    scores = scored((query, prediction(query, saliency=(0.1, 0.9, 0.8, 0.2))))
+    assert scores["youtube_highlights/mAP"] == 1
+    assert "highlights/n" not in scores
+
+
+def test_the_evidence_of_an_answer_is_scored():
+    query = Query("v_1", "v", "grounded_qa", "why?", MOMENTS, options=("a", "b"), answer=0)
+    scores = scored((query, prediction(query, [(3, 6, 0.9)])))
+    assert scores["grounded_qa/mIoP"] == 100
+    assert scores["grounded_qa/mIoU"] == 75

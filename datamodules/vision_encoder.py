@@ -6,6 +6,7 @@ Shape suffixes: T frames, H height, W width, P patches, D feature width.
 import hashlib
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -57,7 +58,7 @@ class Outputs:
         return self.patches or self.spatial is not None, self.cls_attention or self.spatial is not None
 
 
-class VisionEncoder:
+class VisionEncoder(ABC):
     """A frozen vision tower; ``load_encoder`` makes the right one.
 
     Args:
@@ -87,13 +88,13 @@ class VisionEncoder:
         self.sha256 = _digest(self.model)
         self.model = self.model.to(self.device, getattr(torch, dtype)).eval()
 
+    @abstractmethod
     def load(self) -> tuple[nn.Module, Preprocessing]:
         """The model and its preprocessing; sets what describes the outputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """(T, 3, H, W) -> features (T, D), patches (T, P, D) and attention (T, P); the last two where needed."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -99,6 +99,7 @@ def annotations(
     durations: Path | None = None,
     grounding: Path | None = None,
     subset: str | None = None,
+    prompts: Literal["published", "meco"] | None = None,
     filter: Literal[tuple(FILTERS)] | None = None,
     shards: Path | None = None,
     on_error: OnError = "fail",
@@ -113,6 +114,7 @@ def annotations(
         durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
         grounding: file with the moments (nextgqa).
         subset: training or validation (youcook2).
+        prompts: whose questions (et_instruct, etbench).
         filter: a paper's rule for choosing training data.
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
         on_error: stop at the first record that cannot be used, or skip and count it.
@@ -121,6 +123,7 @@ def annotations(
     from datamodules.schema import write_queries
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
+    options["prompts"] = prompts
     converted = convert(name, input, on_error, shards, filter, **options)
     write_queries(output, converted.queries)
     print_table(f"{name} annotations", ("written to", str(output)), converted.rows())

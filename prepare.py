@@ -99,6 +99,7 @@ def annotations(
     durations: Path | None = None,
     grounding: Path | None = None,
     subset: str | None = None,
+    prompts: Literal["published", "meco"] | None = None,
     filter: Literal[tuple(FILTERS)] | None = None,
     shards: Path | None = None,
     on_error: OnError = "fail",
@@ -113,6 +114,7 @@ def annotations(
         durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
         grounding: file with the moments (nextgqa).
         subset: training or validation (youcook2).
+        prompts: whose questions (et_instruct, etbench).
         filter: a paper's rule for choosing training data.
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
         on_error: stop at the first record that cannot be used, or skip and count it.
@@ -121,6 +123,7 @@ def annotations(
     from datamodules.schema import write_queries
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
+    options["prompts"] = prompts
     converted = convert(name, input, on_error, shards, filter, **options)
     write_queries(output, converted.queries)
     print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
@@ -238,21 +241,24 @@ def verify(shards: Path) -> int:
     return 1 if report.problems else 0
 
 
-def import_meco(input: Path, output: Path, tokenizer: str = "google-bert/bert-base-uncased") -> None:
-    """Take a merged model of MeCo or E.T. Chat apart, into a base checkpoint and a run that evaluate.py takes.
+def import_meco(
+    input: Path, output: Path, tokenizer: str = "google-bert/bert-base-uncased", base: Path | None = None
+) -> None:
+    """Take a model of MeCo or E.T. Chat apart, into a base checkpoint and a run that evaluate.py takes.
 
     Args:
-        input: folder with config.json, tokenizer and safetensors.
+        input: folder with config.json, tokenizer and safetensors: merged, or a LoRA and what else was trained.
         output: new run folder; it also gets keys.json, which says what became of every key.
         tokenizer: BERT's, for the questions: folder or hub name.
+        base: the merged folder that the LoRA was trained on; only where the input is not merged.
     """
     from collections import Counter
 
     from models.adapters import Compressor
     from models.merged_checkpoints import import_merged
 
-    places = import_merged(input, output, Compressor(tokenizer=tokenizer))
-    print_made("merged model", output, Counter(places.values()))
+    places = import_merged(input, output, Compressor(tokenizer=tokenizer), base)
+    print_made("imported model", output, Counter(places.values()))
 
 
 def synthetic(

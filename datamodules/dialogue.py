@@ -24,8 +24,11 @@ WITH_PATCHES = "extract again with --patches true"
 
 def choice(wording: str, query: Query) -> str:
     """A multiple-choice question in a template's words."""
-    options = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, query.options, strict=False))
-    return wording.replace("{question}", query.text.strip()).replace("{options}", options)
+    options = list(zip(LETTERS, query.options, strict=False))
+    lines = "\n".join(f"{letter}. {option}" for letter, option in options)
+    one_line = " ".join(f"({letter}) {option}" for letter, option in options)
+    wording = wording.replace("{question}", query.text.strip())
+    return wording.replace("{options}", lines).replace("{options in one line}", one_line)
 
 
 class Dialogue:
@@ -79,8 +82,12 @@ class Dialogue:
         if query.task in CHOICES:
             if query.answer is None:
                 raise ValueError(f"query {query.id}: its right option is not known, so it cannot be learned")
+            letter = LETTERS[query.answer]
+            if query.task == "grounded_qa" and (grounded := questions("grounded_qa", self.style)):
+                said = f"Therefore, the answer is ({letter})."
+                return [Turn(choice(random.choice(grounded), query), said, query.task, query.events)]
             question = random.choice(questions("qa", self.style))
-            return [Turn(choice(question, query), answer=LETTERS[query.answer], task=query.task)]
+            return [Turn(choice(question, query), answer=letter, task=query.task)]
         if query.task == "highlights":
             raise ValueError(f"query {query.id}: highlights are asked, not learned; train on its moments")
         if query.task == "dense_captioning" or random.random() < DENSE_SHARE:
@@ -112,24 +119,21 @@ class Dialogue:
         )
 
     def question(self, query: Query) -> Turn:
-        """The turn that asks a query in the wording of the published evaluation, without its answer.
+        """The turn that asks a query in its own words, or in those of the published evaluation, without its answer.
 
         Raises:
             ValueError: the query's task cannot be asked (``events`` records are training material).
         """
-        if query.task == "dialogue":
-            return Turn(query.turns[0].question, times=query.turns[0].times)
+        if query.turns:
+            return Turn(query.turns[0].question, task=query.task, times=query.turns[0].times)
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
-        if query.task == "qa":
-            return Turn(choice(questions("qa", f"{self.style}_eval")[0], query), task="qa")
-        # Of a grounded question only the moment is asked here; `qa` queries ask for the option, in a turn of their own.
-        task = "grounding" if query.task == "grounded_qa" else query.task
-        wording = questions(task, f"{self.style}_eval")[0]
-        text = query.text.strip().lower().removesuffix(".")
+        wording = questions(query.task, f"{self.style}_eval")[0]
+        text = query.text.strip()
+        wording = wording.replace("{caption}", text.lower().removesuffix(".")).replace("{text}", text)
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
-        return Turn(wording.replace("{caption}", text), task=query.task, times=times)
+        return Turn(choice(wording, query), task=query.task, times=times)
 
     def example(self, query: Query, video: Video, random: Random) -> Example:
         """A training example: the spliced sequence with its labels and targets.

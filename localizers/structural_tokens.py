@@ -22,6 +22,8 @@ from localizers.structural_windows import ENT, TST, covered, interleave, partiti
 from models.structural_head import StructuralHead
 
 TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
+TIMED = re.compile(r"[^.!?]*<[se]\d+>(?:[^.!?]|\.(?!\s|$))*[.!?]*\s*")
+"""Pattern of a sentence that names a time."""
 Frames = tuple[int, int]
 """First and last frame of a stretch."""
 
@@ -92,20 +94,24 @@ class StructuralTokens(Localizer):
 
     def _texts(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
         """The events of an answer with the text before each, or the answer without any."""
-        if turn.answer is None:
+        if not turn.events and turn.answer is not None:
+            return self._from_markers(turn)
+        if turn.answer is None or ENT not in turn.answer:
             events = sorted(turn.events, key=lambda event: event.span)
-            return events, [self._caption(turn, event) for event in events], None
-        if turn.events:
-            pieces = [piece.strip() for piece in turn.answer.split(ENT) if piece.strip()]
-            if turn.answer.count(ENT) != len(turn.events) or len(pieces) < len(turn.events):
-                raise ValueError(
-                    f"an answer with {turn.answer.count(ENT)} {ENT} and {len(pieces)} texts between them does not fit "
-                    f"its {len(turn.events)} events"
-                )
-            last = len(turn.events) - 1
-            # As released: what follows the last token moves in front of it.
-            return list(turn.events), [*pieces[:last], "".join(pieces[last:])], None
-        return self._from_markers(turn)
+            texts = [self._caption(turn, event) for event in events]
+            if turn.answer and not any(event.caption for event in events):
+                # What the answer says beside the times, such as the option of a grounded question.
+                texts[-1] = f"{texts[-1]} {TIMED.sub('', turn.answer).strip()}".strip()
+            return events, texts, None
+        pieces = [piece.strip() for piece in turn.answer.split(ENT) if piece.strip()]
+        if turn.answer.count(ENT) != len(turn.events) or len(pieces) < len(turn.events):
+            raise ValueError(
+                f"an answer with {turn.answer.count(ENT)} {ENT} and {len(pieces)} texts between them does not fit "
+                f"its {len(turn.events)} events"
+            )
+        last = len(turn.events) - 1
+        # As released: what follows the last token moves in front of it.
+        return list(turn.events), [*pieces[:last], "".join(pieces[last:])], None
 
     def _from_markers(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
         """Events of a literal answer that names times: each text ends where its sentence does."""

@@ -5,6 +5,7 @@ Shape suffixes: B videos, T frames, P patches, D width; D_feature of the feature
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 from transformers import InstructBlipQFormerConfig, PreTrainedTokenizerBase
@@ -97,6 +98,8 @@ class Compressor(Adapter):
     queries: int = 32
     qformer: dict[str, int] = field(default_factory=dict)
     """Settings of ``InstructBlipQFormerConfig`` in place of the public Q-Former's."""
+    tuned: Literal["attention", "all"] = "attention"
+    """What learns of the Q-Former beside the language model: its attention (MeCo's stage 3), or all (stage 2)."""
 
     def build(self, feature_width: int, width: int) -> FrameCompressor:
         """See Adapter."""
@@ -120,8 +123,8 @@ class Compressor(Adapter):
             raise ValueError(f"{self.weights}: {error}") from None
 
     def tune(self, adapter: FrameCompressor, aligning: bool) -> None:
-        """Only the projections in stage 1, later everything but the Q-Former's feed-forward layers and words."""
-        adapter.tune("projector" if aligning else "attention")
+        """Only the projections in stage 1; later what ``tuned`` says."""
+        adapter.tune("projector" if aligning else self.tuned)
 
     def question_tokenizer(self) -> PreTrainedTokenizerBase:
         """Of BERT; of a long question the end is kept.

@@ -106,18 +106,18 @@ class FrameCompressor(nn.Module):
                 f"{config.max_position_embeddings}: truncate it"
             )
 
-    def tune(self, mode: Literal["projector", "attention"]) -> "FrameCompressor":
+    def tune(self, mode: Literal["projector", "all", "attention"]) -> "FrameCompressor":
         """Set which parameters train, as the released code does, and freeze the rest.
 
         Args:
-            mode: ``projector`` (stage 1): the four projections. ``attention`` (stages 2 and 3): also the learned
-                queries, the norm of the patches, and all self- and cross-attention of the Q-Former.
+            mode: ``projector`` (stage 1): the four projections. ``all`` (stage 2). ``attention`` (stage 3): the four,
+                the learned queries, the norm of the patches, and all self- and cross-attention of the Q-Former.
         """
-        if mode not in ("projector", "attention"):
-            raise ValueError(f"unknown mode {mode!r}: use projector (stage 1) or attention (stages 2 and 3)")
+        if mode not in ("projector", "all", "attention"):
+            raise ValueError(f"unknown mode {mode!r}: use projector (stage 1), all (stage 2) or attention (stage 3)")
         for name, parameter in self.named_parameters():
             part = name.split(".")[0]
-            added = part != "qformer" if mode == "attention" else part in PROJECTIONS
+            added = part in PROJECTIONS or (mode != "projector" and (part != "qformer" or mode == "all"))
             parameter.requires_grad_(added or (mode == "attention" and "attention" in name))
         return self
 

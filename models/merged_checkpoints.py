@@ -1,4 +1,7 @@
-"""A merged model of MeCo or E.T. Chat, taken apart: the base language model, and what was trained on top of it."""
+"""A released model of MeCo or E.T. Chat, taken apart: the base language model, and what was trained on top of it.
+
+It is one merged checkpoint, or what a LoRA run leaves: the LoRA, and all else that it trained, beside a merged base.
+"""
 
 import json
 import re
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -17,6 +21,7 @@ from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer,
 from models.frame_compressor import load_compressor, parameter_name
 
 LLM, ADAPTER, HEAD = "language model", "adapter", "head"
+KEPT = (LLM, ADAPTER, HEAD)
 LEFT_OUT = (
     (r"model\.vision_tower\..*", "left out: vision tower, features are extracted beforehand"),
     (r"model\.qformer_bert\.cls\..*", "left out: output layer of the Q-Former, which writes no words"),
@@ -25,6 +30,12 @@ LEFT_OUT = (
 """Keys of a merged model that this project does not need, and why."""
 TOKEN_IDS = {"match_token_id": "<vid>", "ent_token_id": "<ent>", "tst_token_id": "<tst>"}
 """Entries of the released configuration, and the tokens they name."""
+LORA_FILE, TRAINED_FILE = "adapter_model.safetensors", "pytorch_model.safetensors"
+"""What is in a folder that is not merged: PEFT's LoRA, and the other trained tensors in full."""
+WRAPPED = "base_model.model."
+"""What PEFT puts in front of every key."""
+UNUSUAL_LORA = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+"""Settings with which a LoRA is merged in another way."""
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt")
 
 
@@ -38,20 +49,27 @@ def place(key: str) -> str:
     return LLM if parameter_name(key) is None else ADAPTER
 
 
-def import_merged(folder: Path, output: Path, adapter: Compressor = Compressor()) -> dict[str, str]:  # noqa: B008
-    """Write a merged model as ``output/base``, an ordinary checkpoint, and ``output/model``, a weights folder.
+def import_merged(
+    folder: Path,
+    output: Path,
+    adapter: Compressor = Compressor(),  # noqa: B008 (frozen)
+    base: Path | None = None,
+) -> dict[str, str]:
+    """Write a released model as ``output/base``, an ordinary checkpoint, and ``output/model``, a weights folder.
 
     Args:
-        folder: ``config.json``, tokenizer and shards (safetensors), as ``save_full_model`` leaves them.
+        folder: ``config.json``, tokenizer and shards (safetensors), as ``save_full_model`` leaves them; or instead of
+            the shards ``adapter_model.safetensors`` with its configuration and ``pytorch_model.safetensors``.
         output: new run folder, for ``evaluate.py --checkpoint`` or as ``previous`` of a stage.
         adapter: the frame compressor's settings.
+        base: the merged folder that a folder which is not merged was trained on.
 
     Returns:
-        the place of every key of the file; also written as ``output/keys.json``.
+        the place of every key of the files; also written as ``output/keys.json``.
 
     Raises:
-        ValueError: the folder is no merged model, a key is missing, unknown or of another shape, or the output is
-            there already.
+        ValueError: the folder is no such model, a key is missing, unknown or of another shape, ``base`` is missing or
+            not needed, or the output is there already.
 
     Source: the released code of MeCo and E.T. Chat, which name these parts alike.
     """
@@ -61,7 +79,7 @@ def import_merged(folder: Path, output: Path, adapter: Compressor = Compressor()
     raw = json.loads((folder / "config.json").read_text())
     if raw.get("conv_type") not in CHAT_FORMATS:
         raise ValueError(f"{folder}/config.json: conv_type must be one of {', '.join(CHAT_FORMATS)}")
-    places, parts = read_merged(folder)
+    places, parts = read_released(folder, base)
     llm = language_model(raw, parts[LLM], folder)
     width = llm.config.hidden_size
     patch_width = len(parts[ADAPTER].get("model.qformer_ln.weight", ()))
@@ -86,8 +104,28 @@ def import_merged(folder: Path, output: Path, adapter: Compressor = Compressor()
     return places
 
 
-def read_merged(folder: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]]:
+def read_released(folder: Path, base: Path | None) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]]:
     """The place of every key, and the tensors of each place that is not left out.
+
+    Raises:
+        ValueError: a file is missing or does not fit the others.
+    """
+    separate = any((folder / name).is_file() for name in (LORA_FILE, TRAINED_FILE))
+    if separate and base is None:
+        raise ValueError(f"{folder} is not merged: name the merged folder that it was trained on with --base")
+    if base is not None and not separate:
+        raise ValueError(f"{folder} needs no --base: it holds neither {LORA_FILE} nor {TRAINED_FILE}")
+    places, tensors = read_merged(Path(base) if separate else folder)
+    if separate:
+        places |= add_trained(tensors, folder)
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in KEPT}
+    for key, tensor in tensors.items():
+        parts[place(key)][key] = tensor
+    return places, parts
+
+
+def read_merged(folder: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The place of every key of a merged folder, and the tensors that are not left out.
 
     Raises:
         ValueError: there are no shards, or they do not hold what their index says.
@@ -98,16 +136,57 @@ def read_merged(folder: Path) -> tuple[dict[str, str], dict[str, dict[str, Tenso
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} is no merged model in safetensors: {missing[0]} is missing")
-    places, parts = {}, {LLM: {}, ADAPTER: {}, HEAD: {}}
+    places, tensors = {}, {}
     for name in files:
         with safe_open(folder / name, "pt") as shard:
             for key in shard.keys():  # noqa: SIM118 (not a dictionary)
                 places[key] = place(key)
-                if places[key] in parts:
-                    parts[places[key]][key] = shard.get_tensor(key)
+                if places[key] in KEPT:
+                    tensors[key] = shard.get_tensor(key)
     if listed:
         check_keys(f"{folder}: indexed", dict.fromkeys(listed), dict.fromkeys(places))
-    return places, parts
+    return places, tensors
+
+
+def add_trained(tensors: dict[str, Tensor], folder: Path) -> dict[str, str]:
+    """Put what a folder that is not merged has trained into the tensors of its base.
+
+    Returns:
+        what became of every key of its files.
+
+    Raises:
+        ValueError: the LoRA is of another kind than a plain one, or does not fit the base.
+    """
+    places = {}
+    if (folder / TRAINED_FILE).is_file():
+        for key, tensor in load_file(folder / TRAINED_FILE).items():
+            bare = key.removeprefix(WRAPPED)
+            places[key] = place(bare)
+            if places[key] in KEPT:
+                tensors[bare] = tensor
+    if (folder / LORA_FILE).is_file():
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        other = [name for name in UNUSUAL_LORA if settings.get(name)]
+        if other:
+            raise ValueError(f"{folder}/adapter_config.json: a LoRA with {', '.join(other)} is not understood")
+        lora = load_file(folder / LORA_FILE)
+        places |= dict.fromkeys(lora, f"{LLM}, merged")
+        merge(tensors, lora, settings["lora_alpha"] / settings["r"], folder)
+    return places
+
+
+def merge(tensors: dict[str, Tensor], lora: dict[str, Tensor], scale: float, folder: Path) -> None:
+    """W += scale B A, in single precision.
+
+    Raises:
+        ValueError: a matrix has no partner, or there is no weight of its shape.
+    """
+    for name in sorted({re.sub(r"\.lora_[AB]\.weight", "", key) for key in lora}):
+        a, b = (lora.get(f"{name}.lora_{side}.weight") for side in "AB")
+        weight = tensors.get(key := f"{name.removeprefix(WRAPPED)}.weight")
+        if a is None or b is None or weight is None or weight.shape != (b.shape[0], a.shape[1]):
+            raise ValueError(f"{folder}/{LORA_FILE}: the LoRA of {name} does not fit the base")
+        tensors[key] = (weight.float() + scale * (b.float() @ a.float())).to(weight.dtype)
 
 
 def language_model(raw: dict, tensors: dict[str, Tensor], folder: Path) -> PreTrainedModel:

@@ -1,21 +1,26 @@
 """MeCo on the tiny world: what learns, what is kept, and that neither batching nor sharing changes a map."""
 
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from transformers import LogitsProcessorList
 
 import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.chat import chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
-from datamodules.schema import Event, Query, Turn, Video
+from datamodules.schema import Event, Prediction, Query, Turn, Video, read_queries, write_queries
+from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from localizers import StructuralTokens
+from localizers.base import Clip
 from models.adapters import LinearAdapter
 from models.checkpoints import load_llm, load_tokenizer, read_weights
 from models.video_llm import VideoLLM
@@ -183,25 +188,129 @@ def test_every_form_of_the_loss_has_gradients(llm, model, settings):
     model.zero_grad(set_to_none=True)
 
 
+def answers(run: Path, tokens: list[str], change=lambda model: None) -> tuple[list[Prediction], dict]:
+    """What a run answers to two queries, and its scores, when it is made to write the given tokens."""
+    module = TrainedModel.from_run(run)
+    module.configure_model()
+    change(module.model)
+    ids = [*module.dialogue.tokenizer.convert_tokens_to_ids(tokens), *module.dialogue.encoder.end]
+    assert None not in ids
+
+    class Forced:
+        def settings(self) -> dict:
+            step = iter(ids)
+
+            def write(_, scores):
+                scores = torch.full_like(scores, -1e9)
+                scores[:, next(step)] = 0
+                return scores
+
+            return {"max_new_tokens": len(ids), "do_sample": False, "logits_processor": LogitsProcessorList([write])}
+
+    module.generation = Forced()
+    queries = [grounding("a", 2.0, 5.0), Query("b", "v", "dense_captioning", events=(Event(0.0, 1.0, "x"),))]
+    prompts = [module.dialogue.prompt(query, video(20)) for query in queries]
+    found = module.answer(collate_prompts(prompts, module.dialogue.pad_id))
+    metrics = new_metrics()
+    update_metrics(metrics, zip(queries, found, strict=True))
+    return found, compute_metrics(metrics)
+
+
+@pytest.fixture(scope="module")
+def run(runs, arguments, tmp_path_factory) -> Path:
+    """A stage 2 of MeCo."""
+    folder = tmp_path_factory.mktemp("meco") / "run"
+    train.main([*arguments(2, folder, previous=runs[1]), MECO])
+    return folder
+
+
+def test_an_answer_with_events_has_spans_inside_the_video(run):
+    found, scores = answers(run, ["<tst>", "a", "<ent>", "robot", "<ent>", "<tst>"])
+    for prediction in found:
+        assert prediction.answer.count("<ent>") == 2
+        assert prediction.spans
+        assert all(0 <= start < end <= 20 for start, end, _ in prediction.spans)
+    assert set(found[1].captions) <= {"a", "robot"}
+    assert len(found[1].captions) == len(found[1].spans)
+    assert scores["grounding/unparsed"] == scores["dense_captioning/unparsed"] == 0
+
+
+@pytest.mark.parametrize("tokens", [["a", "robot"], ["<tst>", "a", "robot", "<tst>"], []])
+def test_an_answer_without_an_event_token_is_counted_as_unparsed(run, tokens):
+    found, scores = answers(run, tokens)
+    assert all(prediction.rule is None and not prediction.spans for prediction in found)
+    assert scores["grounding/unparsed"] == scores["dense_captioning/unparsed"] == 1
+
+
+def test_maps_of_nan_are_counted_as_unparsed_and_named(run):
+    def spoil(model):
+        model.head.frm_head[0].weight.data.fill_(torch.nan)
+
+    with pytest.warns(UserWarning, match="query b: a similarity map holds NaN; counted as unparsed"):
+        found, scores = answers(run, ["a", "<ent>"], spoil)
+    assert all(prediction.rule is None and not prediction.spans for prediction in found)
+    assert scores["grounding/unparsed"] == scores["dense_captioning/unparsed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (Turn("?", "A.<ent>", events=(Event(1, 2), Event(3, 4))), "query bad: an answer with 1 <ent> .* its 2 events"),
+        (Turn("?", "A.<ent> B.<ent>", events=(Event(1, 2),)), "query bad: an answer with 2 <ent> .* its 1 events"),
+        (Turn("?", "A.<ent>", events=(Event(1, 30),)), "query bad: event 1..30 s is outside the video of 20.0 s"),
+        (Turn("?", "A.<ent>", events=(Event(20, 21),)), "query bad: .*outside the video of 20.0 s"),
+    ],
+)
+def test_answers_that_do_not_fit_their_video_are_refused_by_name(dialogue, turn, words):
+    with pytest.raises(ValueError, match=words):
+        dialogue.example(Query("bad", "v", "dialogue", turns=(turn,)), video(20), Random(0))
+
+
+def test_dialogues_that_cannot_be_learned_are_skipped_and_counted(runs, arguments, world, tmp_path, capsys):
+    good = list(read_queries(world / "stage2.jsonl"))
+    fewer = Turn("?", "A.<ent>", events=(Event(1, 2), Event(3, 4)))
+    long = Turn("?", task="dense_captioning", events=(Event(1, 2, "a robot " * 200),))
+    bad = [Query(f"bad{i}", good[0].video, "dialogue", turns=(turn,)) for i, turn in enumerate((fewer, long))]
+    write_queries(tmp_path / "mixed.jsonl", [*good, *bad])
+    data = f"--data.train=[{{shards: {world / 'videos'}, queries: {tmp_path / 'mixed.jsonl'}}}]"
+    line = [MECO, data, "--model.max_text_tokens=300", "--trainer.max_epochs=1"]
+    with pytest.raises(ValueError, match="query bad"):
+        train.main([*arguments(2, tmp_path / "run", *line, previous=runs[1], max_steps=-1)])
+    line.append("--data.on_error=skip")
+    train.main([*arguments(2, tmp_path / "again", *line, previous=runs[1], max_steps=-1)])
+    told = capsys.readouterr().out
+    assert "query bad0: an answer with 1 <ent>" in told
+    assert "query bad1: its text has" in told
+    assert "<ent>, <tst> would be cut off" in told
+
+
 SHIPPED = ["stage1", "stage2", "stage3"]
 
 
 @pytest.mark.parametrize("stage", SHIPPED)
-@pytest.mark.parametrize("overlay", [[], ["--config=configs/meco/qwen2.yaml"]])
+@pytest.mark.parametrize("overlay", [False, True])
 def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
-    """MeCo, table 7, and the released scripts."""
+    """MeCo, table 7, and the released scripts; stages 1 and 2 of Phi-3 are E.T. Chat's."""
     monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
     data = {"stage1": "lcs558k", "stage2": "videoinstruct", "stage3": "et_instruct"}[stage]
-    files = [f"--config=configs/meco/{stage}.yaml", *overlay, f"--config=configs/data/{data}.yaml"]
+    qwen2 = [f"--config=configs/meco/{'qwen2_stage1' if stage == 'stage1' else 'qwen2'}.yaml"] if overlay else []
+    files = [f"--config=configs/meco/{stage}.yaml", *qwen2, f"--config=configs/data/{data}.yaml"]
     config = TrainingCLI(files).config.as_dict()
     model, trainer = config["model"]["init_args"], config["trainer"]
-    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 32
+    size = {"stage1": 256, "stage2": 128, "stage3": 32}[stage]
+    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == size
     assert model["llm"] == ("Qwen/Qwen2-7B-Instruct" if overlay else "microsoft/Phi-3-mini-4k-instruct")
-    assert model["localizer"]["init_args"]["bidirectional"] is (stage == "stage3")
-    rates = {"stage1": (1e-3, None), "stage2": (2e-4, 2e-5), "stage3": (5e-5, 2e-5)}[stage]
-    assert (model["optimization"]["lr"], model["optimization"]["other_lr"]) == rates
+    assert model["chat"] == ("plain" if stage == "stage1" else "qwen2" if overlay else "phi3")
+    assert model["localizer"]["init_args"].get("bidirectional", False) is (stage == "stage3")
+    rates = {"stage1": (2e-5 if overlay else 1e-3, None), "stage2": (2e-4, 2e-5), "stage3": (5e-5, 2e-5)}[stage]
+    optimization = model["optimization"]
+    assert (optimization["lr"], optimization["other_lr"]) == rates
+    assert (optimization["warmup_ratio"], optimization["weight_decay"]) == (0.03, 0.0)
+    assert (tuple(optimization["betas"]), trainer["gradient_clip_val"]) == ((0.9, 0.999), 1.0)
+    assert (trainer["max_epochs"], model["max_text_tokens"]) == (1, 2048)
     if stage != "stage1":
         assert (model["lora"]["r"], model["lora"]["alpha"], model["lora"]["dropout"]) == (128, 256, 0.05)
+        assert model["tune_adapter"]
 
 
 def test_every_point_of_the_ablation_is_a_valid_command(monkeypatch):
@@ -215,6 +324,29 @@ def test_every_point_of_the_ablation_is_a_valid_command(monkeypatch):
         made = vars(config["model"]["init_args"]["localizer"]["init_args"])
         assert wanted.items() <= made.items()
         assert config["seed_everything"] == point["seed_everything"]
+
+
+def test_grounded_questions_are_asked_and_learned_in_one_turn(llm):
+    dialogue = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens(), style="meco")
+    event = Event(2.0, 5.0, detail="a dog stands on a stage")
+    query = Query("s", "v", "grounded_qa", "who sings?", (event,), options=("a dog", "a cat"), answer=0)
+    asked = dialogue.question(query).question
+    assert asked.startswith("Watch the video carefully with the question who sings? in mind")
+    assert asked.endswith("Here are the options:\n(A) a dog (B) a cat")
+    (turn,) = dialogue.turns(query, Random(0))
+    rendered = dialogue.localizer.render(turn, Clip(10.0, 10, 1.0), Random(0))
+    assert rendered.answer == "<tst>\nA dog stands on a stage. Therefore, the answer is (A).<ent>\n<tst>"
+    assert rendered.targets.events == ((2, 5),)
+
+
+def test_a_query_in_its_own_words_is_asked_in_these(dialogue):
+    turn = Turn("What is at <s0>?", task="grounding", times={"<s0>": 3.0})
+    assert dialogue.question(replace(grounding("a", 2.0, 5.0), turns=(turn,))) == turn
+
+
+def test_the_sentence_of_the_released_prompts_is_not_changed(llm):
+    dialogue = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens(), style="meco")
+    assert "'A Robot sings.'" in dialogue.question(grounding("a", 2.0, 5.0, "A Robot sings.")).question
 
 
 def test_questions_of_every_task_have_a_wording(llm):

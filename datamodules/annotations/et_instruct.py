@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.annotations.files import Records, number
+from datamodules.annotations.meco_prompts import Prompts, meco_question
 from datamodules.annotations.time_marks import TimeMarks
 from datamodules.schema import Event, Query, Turn
 from datamodules.skips import OnError
@@ -20,15 +21,18 @@ PAIRS = ("tvg", "tal", "evs", "gvq", "slc", "dvc", "epm")
 TASKS = {**dict.fromkeys(("tvg", "tal", "evs", "gvq", "epm", "vhd"), "grounding"), "rvc": "segment_captioning",
          **dict.fromkeys(("slc", "dvc", "tvc"), "dense_captioning")}  # fmt: skip
 HIGHLIGHT_S = 2.0
+QUOTED = re.compile(r"(?<!\w)'(.+?)'(?!\w)")
+"""What a question is about: the first words in quotes."""
 SPAN = re.compile(r"<s\d+>(?:[^<]{1,5}<e\d+>)?(?:\s*seconds?\b)?[\s,:;.]*")
 
 
-def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[str]]:
+def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published") -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: one of the two published files, or one in MeCo's layout.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
+        prompts: ``published``, or ``meco`` for questions as MeCo asks them.
 
     Returns:
         One ``dialogue`` a sample, with the id ``VIDEO#PLACE``; its last turn holds the sample's windows as events.
@@ -47,7 +51,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
                 raise ValueError(f"unknown task: {row['task']!r}; known: {', '.join(TASKS)}")
             duration_s, video = number(row["duration"], "duration"), str(Path(row["video"]).with_suffix(""))
             events = tuple(records.event(span, duration_s) for span in windows(row, duration_s))
-            turns = _turns(row, events)
+            turns = _turns(row, events, prompts)
             name, source = f"{video}#{place}", row.get("source", "")
             records.add(Query(name, video, "dialogue", turns=turns, duration_s=duration_s, source=source))
     return records.finish()
@@ -70,13 +74,17 @@ def windows(row: dict, duration_s: float) -> list[tuple[float, float]]:
     return list(zip(times_s[::2], times_s[1::2], strict=True))
 
 
-def _turns(row: dict, events: tuple[Event, ...]) -> tuple[Turn, ...]:
+def _turns(row: dict, events: tuple[Event, ...], prompts: Prompts) -> tuple[Turn, ...]:
     texts = [turn["value"].strip() for turn in row["conversations"]]
     if [turn["from"] for turn in row["conversations"]] != ["human", "gpt"] * (len(texts) // 2) or not all(texts):
         raise ValueError(f"questions and answers do not alternate: {texts}")
     if len(texts) < 2:
         raise ValueError("no question with an answer")
     texts[0] = texts[0].replace("<image>", "", 1).strip()
+    found = QUOTED.search(texts[0]) if row["task"] == "tvg" else None
+    topic = found[1].removesuffix(".") if found else ""
+    if prompts == "meco":
+        texts[0] = meco_question(row, texts[0])
     asked = TimeMarks(row.get("src") or [], row["task"] == "rvc" or not len(row.get("src") or []) % 2)
     questions = [asked.replace(text) for text in texts[::2]]
     said = TimeMarks(row.get("tgt") or [], row["task"] in PAIRS, asked.finish())
@@ -84,7 +92,7 @@ def _turns(row: dict, events: tuple[Event, ...]) -> tuple[Turn, ...]:
         if len(texts) > 2:
             raise ValueError(f"several turns with <ent>: {texts}")
         (question, times), task = questions[0], TASKS[row["task"]]
-        return (Turn(question, None, task, _detailed(events, texts[1]), times=times),)
+        return (Turn(question, None, task, _detailed(events, texts[1]), topic, times),)
     answers = [said.replace(text) for text in texts[1::2]]
     said.finish()
     turns = [Turn(q, a, TASKS[row["task"]], times={**times, **more})
@@ -94,13 +102,18 @@ def _turns(row: dict, events: tuple[Event, ...]) -> tuple[Turn, ...]:
     if last.task != "grounding" and len(captions) == len(events) and all(text.strip() for text in captions):
         pairs = zip(events, captions, strict=True)
         events = tuple(Event(*event.span, text.strip().removesuffix(".")) for event, text in pairs)
-    return (*turns[:-1], replace(last, events=events))
+    return (*turns[:-1], replace(last, events=events, topic=topic))
 
 
 def _detailed(events: tuple[Event, ...], answer: str) -> tuple[Event, ...]:
-    """Events with the captions of a MeCo answer; what follows the last ``<ent>`` belongs to the last event."""
-    *captions, rest = (text.strip() for text in answer.split("<ent>"))
-    if len(captions) != len(events) or not all(captions):
+    """Events with the captions of a MeCo answer; what follows the last ``<ent>`` belongs to the last event.
+
+    Transitions are left out: the localizer writes them anew.
+    """
+    *captions, rest = (text.strip() for text in answer.replace("<tst>", "").split("<ent>"))
+    if len(captions) != len(events):
         raise ValueError(f"captions and windows differ: {len(captions)} and {len(events)}")
+    if not all(captions):
+        raise ValueError(f"an <ent> without a text before it: {answer!r}")
     captions[-1] = f"{captions[-1]} {rest}".strip()
     return tuple(Event(*event.span, detail=text) for event, text in zip(events, captions, strict=True))

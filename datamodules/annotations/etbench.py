@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from datamodules.annotations.files import Records, number
+from datamodules.annotations.meco_prompts import Prompts, meco_question
 from datamodules.annotations.time_marks import TimeMarks
 from datamodules.schema import Query, Turn
 from datamodules.skips import OnError
@@ -18,16 +19,17 @@ TASKS = {**dict.fromkeys(("tvg", "epm", "tal", "evs", "vhd", "tem"), "grounding"
          **dict.fromkeys(("rar", "eca", "rvq"), "qa"), "gvq": "grounded_qa"}  # fmt: skip
 
 
-def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[str]]:
+def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published") -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: one of the two published files.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
+        prompts: ``published``, or ``meco`` for the questions that MeCo asks instead.
 
     Returns:
         One query a sample, with ``idx`` as its id: ``grounding`` (tvg, epm, tal, evs, vhd, tem), ``dense_captioning``
-        (dvc, slc), ``qa`` (rar, eca, rvq) or ``grounded_qa`` (gvq). Its one turn asks in the benchmark's words.
+        (dvc, slc), ``qa`` (rar, eca, rvq) or ``grounded_qa`` (gvq). Its one turn asks in these words.
         And how many samples were left out for each reason.
 
     Raises:
@@ -48,7 +50,8 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
                 for span, text in zip(spans, captions, strict=True)
             )
             marks = TimeMarks(row.get("src") or [], paired=not len(row.get("src") or []) % 2)
-            text, times = marks.replace(row["q"].strip())
+            asked = meco_question(row, row["q"]) if prompts == "meco" else row["q"]
+            text, times = marks.replace(asked.strip())
             marks.finish()
             options, answer = (tuple(row["o"]), row["p"]) if task in ("qa", "grounded_qa") else ((), None)
             turns = (Turn(text, task=task, times=times),)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,8 @@ from datamodules.annotations import reader
 from datamodules.annotations.et_instruct import windows
 from datamodules.annotations.time_marks import TimeMarks
 from datamodules.schema import Event, Query, Turn, query_from_dict, query_to_dict
+from localizers import StructuralTokens
+from localizers.base import Clip
 
 ET = {"task": "tvg", "source": "queryd", "video": "queryd/abc.mp4", "duration": 20.0, "tgt": [5.2, 11.7],
       "conversations": [{"from": "human", "value": "<image>\nFind it."},
@@ -109,6 +112,7 @@ def test_et_instruct_turns(tmp_path, row, turn):
         (et("tvg", "1.0 - 7.0", tgt=[1, 2]), "time that is not in the text"),
         (et("tvg", "x", tgt=[]), "no times"),
         (et("tal", "one.<ent>", tgt=[1, 2, 3, 4]), "captions and windows differ"),
+        (et("tal", "one.<ent> <ent>", tgt=[1, 2, 3, 4]), "an <ent> without a text before it"),
         (et("tvg", "", tgt=[1, 2]), "questions and answers do not alternate"),
         (ET | {"duration": "long"}, "duration is not a number"),
     ],
@@ -119,6 +123,68 @@ def test_et_instruct_refuses(tmp_path, row, reason):
         reader("et_instruct")(path)
     queries, dropped = reader("et_instruct")(path, "skip")
     assert (len(queries), dropped.total()) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        (et("tvg", "It happens in <vid> - <vid>.", "Find 'a man's dog.'. Say '<a>'.", tgt=[5, 9]),
+         "<tst>\nA man's dog.<ent>\n<tst>"),
+        (et("epm", "<vid> - <vid> seconds", tgt=[5, 9]), "<tst>\n<ent>\n<tst>"),
+        (et("tal", "In <vid> - <vid> and <vid> - <vid>.", tgt=[1, 3, 6.5, 9]), "<tst>\n<ent>\n<tst>\n<ent>\n<tst>"),
+        (et("evs", "In 1.0 - 3.0, and 6.5 - 9.0 seconds.", tgt=[1, 3, 6.5, 9]),
+         "<tst>\n<ent>\n<tst>\n<ent>\n<tst>"),
+        (et("vhd", "<vid>", tgt=[7]), "<tst>\n<ent>\n<tst>"),
+        (et("gvq", "<vid> - <vid>. The option is (A).", tgt=[5, 9]), "<tst>\nThe option is (A).<ent>\n<tst>"),
+        (et("dvc", "<vid> - <vid>, he cuts. <vid> - <vid>, he eats.", tgt=[0, 6, 6, 19]),
+         "He cuts.<ent>\nHe eats.<ent>"),
+        (et("slc", "1.0 - 6.0 seconds, cut. 9.0 - 19.0 seconds, eat.", tgt=[1, 6, 9, 19]),
+         "<tst>\nCut.<ent>\n<tst>\nEat.<ent>"),
+        (et("tvc", "<vid> seconds, he cuts. <vid> seconds, he eats.", tgt=[1, 9]),
+         "<tst>\nHe cuts.<ent>\nHe eats.<ent>"),
+        (et("rvc", "He eats.", "<image>\nWhat in <vid> - <vid>?", src=[3, 4]), "<tst>\nHe eats.<ent>\n<tst>"),
+        (et("gvq", "<tst>\nHe eats.<ent>Therefore, the answer is (B).\n<tst>", tgt=[5, 9]),
+         "<tst>\nHe eats. Therefore, the answer is (B).<ent>\n<tst>"),
+    ],
+)  # fmt: skip
+def test_meco_writes_every_task_of_the_published_files(tmp_path, row, answer):
+    """With what they say of an event; times become tokens."""
+    query = one("et_instruct", save(tmp_path, "a.json", [row]))
+    assert StructuralTokens().render(query.turns[0], Clip(20.0, 20, 1.0), Random(0)).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("row", "question"),
+    [
+        ({"q": "Find the visual event: 'x'. The format of your response should be: 'a - b'."},
+         "Find the clip: 'x'. Provide a detailed description of the clip."),
+        ({"task": "evs", "tgt": [[1, 2]], "q": "A video about x. Watch the video carefully and list a - b."},
+         "A video about x. Summarize the video into a brief synopsis by focusing on the clips that contain the most "
+         "important visual cues related to the topic."),
+        ({"task": "dvc", "source": "hirest", "tgt": [[1, 2]], "g": ["x"], "q": "Cooking. Watch the video carefully .."},
+         "Cooking. Densely summarize the video by localizing clips that depict a series of major activity events and "
+         "briefly describing each event. The event descriptions should start with action verbs."),
+        ({"task": "gvq", "o": ["a", "b"], "p": 0,
+          "q": "Look. Now I give you the question: who sings?. The options are: (A) a (B) b. Answer."},
+         "Watch the video carefully with the question who sings? in mind and find the clip that contains the answer. "
+         "Provide your analysis of the clip that supports your answer and finally provide the answer by choosing from "
+         "the given options and end your response with 'Therefore, the answer is ...'. Here are the options:\n"
+         "(A) a (B) b"),
+        ({"task": "rar", "tgt": [], "o": ["a", "b"], "p": 0, "q": "Which?"}, "Which?"),
+    ],
+)  # fmt: skip
+def test_the_questions_of_the_released_meco_evaluation(tmp_path, row, question):
+    query = one("etbench", save(tmp_path, "a.json", [BENCH | row]), prompts="meco")
+    assert query.turns[0].question == question
+    (kept,), _ = reader("etbench")(tmp_path / "a.json")
+    assert kept.turns[0].question == (BENCH | row)["q"]
+
+
+def test_et_instruct_with_the_questions_of_meco(tmp_path):
+    row = et("vhd", "<vid>", "<image>\nFind 'x'. The format of your response should be 'a'.", tgt=[3])
+    (turn,) = one("et_instruct", save(tmp_path, "a.json", [row]), prompts="meco").turns
+    assert turn.question.startswith("Find 'x'. Provide a detailed summary")
+    assert "format" not in turn.question
 
 
 def test_etbench(tmp_path):

@@ -122,8 +122,9 @@ def test_what_trains_in_each_stage(compressor):
     assert "qformer.encoder.layer.0.crossattention.output.dense.weight" in attention
     assert "qformer.encoder.layer.1.attention.attention.key.bias" in attention
     assert all("intermediate" in name or ".output" in name or "embeddings" in name for name in rest)
-    with pytest.raises(ValueError, match="unknown mode 'all'"):
-        compressor.tune("all")
+    assert trained("all") == {name for name, _ in compressor.named_parameters()}
+    with pytest.raises(ValueError, match="unknown mode 'none'"):
+        compressor.tune("none")
 
 
 def test_the_public_qformer_file_loads_and_every_key_is_reported(compressor, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from test_frame_compressor import QFORMER, merged_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertTokenizer
@@ -194,6 +195,81 @@ def test_a_shard_that_is_not_there_is_named(merged, compressor, tmp_path):
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(ValueError, match="no merged model in safetensors: model-00002-of-00002.safetensors is missing"):
         import_merged(folder, tmp_path / "run", compressor)
+
+
+@pytest.fixture
+def separate(merged, tensors, llm, tmp_path):
+    """Writes what a LoRA run leaves that is not merged, and its base; returns both and the PEFT model itself.
+
+    The base has no heads, and its rows differ from those that were trained in full.
+    """
+
+    def write(change=lambda lora, settings: None):
+        trained = {k: v for k, v in tensors.items() if k.startswith(("vid_head", "frm_head", "logit_scale"))}
+        trained |= {k: tensors[k] + 1 for k in ("model.embed_tokens.weight", "lm_head.weight", "model.qformer_query")}
+
+        heads = [k for k in trained if k.startswith(("vid_head", "frm_head", "logit_scale"))]
+        base = merged(lambda content, config: [content.pop(k) for k in heads])
+        torch.manual_seed(1)
+        config = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "o_proj"])
+        whole = AutoModelForCausalLM.from_pretrained(llm)
+        whole.resize_token_embeddings(whole.config.vocab_size + len(TOKENS))
+        whole.load_state_dict({k: tensors[k] for k in whole.state_dict()})
+        model = get_peft_model(whole, config)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter)
+        folder = tmp_path / "separate"
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model*"))
+        model.save_pretrained(folder, save_embedding_layers=False)
+        save_file({f"base_model.model.{k}": v for k, v in trained.items()}, folder / "pytorch_model.safetensors")
+        lora = load_file(folder / "adapter_model.safetensors")
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        change(lora, settings)
+        save_file(lora, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        return folder, base, model
+
+    return write
+
+
+def test_a_model_that_is_not_merged_is_put_on_its_base(separate, tensors, compressor, tmp_path):
+    folder, base, model = separate()
+    places = import_merged(folder, tmp_path / "run", compressor, base)
+    assert places["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] == "language model, merged"
+    assert places["base_model.model.vid_head.1.weight"] == "head"
+    made = load_file(tmp_path / "run" / "base" / "model.safetensors")
+    assert torch.equal(made["model.embed_tokens.weight"], tensors["model.embed_tokens.weight"] + 1)
+    official = model.merge_and_unload().state_dict()
+    for name in ("q_proj", "o_proj", "k_proj"):
+        key = f"model.layers.1.self_attn.{name}.weight"
+        torch.testing.assert_close(made[key], official[key])
+        assert torch.equal(made[key], tensors[key]) == (name == "k_proj")
+    weights = read_weights(tmp_path / "run")
+    assert torch.equal(weights.head["vid_head.1.weight"], tensors["vid_head.1.weight"])
+    assert torch.equal(weights.adapter["queries"], tensors["model.qformer_query"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lora, c: c.update(use_rslora=True), "a LoRA with use_rslora is not understood"),
+        (lambda lora, c: lora.pop(min(lora)), "the LoRA of base_model.model.model.layers.0.* does not fit the base"),
+        (lambda lora, c: lora.update({"x.lora_A.weight": torch.ones(2, 2)}), "the LoRA of x does not fit the base"),
+    ],
+)
+def test_a_lora_that_does_not_fit_its_base_is_refused(separate, compressor, tmp_path, change, words):
+    folder, base, _ = separate(change)
+    with pytest.raises(ValueError, match=words):
+        import_merged(folder, tmp_path / "run", compressor, base)
+
+
+def test_a_base_is_named_where_it_is_needed_and_nowhere_else(separate, compressor, tmp_path):
+    folder, base, _ = separate()
+    with pytest.raises(ValueError, match="is not merged: name the merged folder .* with --base"):
+        import_merged(folder, tmp_path / "run", compressor)
+    with pytest.raises(ValueError, match="needs no --base"):
+        import_merged(base, tmp_path / "run", compressor, base)
 
 
 @pytest.mark.golden

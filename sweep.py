@@ -2,7 +2,8 @@
 
 python sweep.py configs/sweeps/meco_ablation.yaml --output runs/sweeps/meco_ablation
 
-``wandb sweep`` takes the same file where there is a W&B account. Finished runs are not run again.
+``wandb sweep`` takes the same file where there is a W&B account. Finished runs are not run again, one that was killed
+goes on with its last checkpoint.
 """
 
 import csv
@@ -21,6 +22,8 @@ from rich.table import Table
 from command_line import CommandParser
 
 SEED = "seed_everything"
+COUNTS = ("n", "unparsed", "invalid", "missing")
+"""Ends of the names of logged values that are no scores."""
 
 
 def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
@@ -42,14 +45,16 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
         log = folder / "logs" / "metrics.csv"
         if not (folder / "model" / "manifest.json").is_file():
             print(f"run {number + 1} of {len(points)}: {json.dumps(point)}", flush=True)
-            subprocess.run([*command(settings, point), f"--output={folder}"], check=True)
+            began = (folder / "checkpoints" / "last.ckpt").is_file()
+            subprocess.run([*command(settings, point), f"--output={folder}", *["--resume=true"] * began], check=True)
         metrics = last_metrics(log)
         if (name := settings.get("metric", {}).get("name")) and name not in metrics:
             raise ValueError(f"{sweep}: run {folder} logged no {name}; see its data.val and trainer.val_check_interval")
         results.append({"parameters": point, "metrics": metrics})
         output.mkdir(parents=True, exist_ok=True)
         (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    Console(width=160).print(summary(sweep.stem, results, columns))
+    varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
+    Console(width=110).print(summary(sweep.stem, results, [name for name in varied if name != SEED], columns))
 
 
 def read_sweep(path: Path) -> dict:
@@ -90,22 +95,32 @@ def last_metrics(log: Path) -> dict[str, float]:
     return {name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name]}
 
 
-def summary(title: str, results: Sequence[dict], columns: list[str] | None) -> Table:
-    """Mean and standard deviation over seeds, one line a setting."""
-    columns = columns or list(results[0]["metrics"])
+def summary(title: str, results: Sequence[dict], varied: Sequence[str], columns: list[str] | None) -> Table:
+    """Mean and standard deviation over seeds, one line a setting of the ``varied`` parameters."""
+    columns = columns or [name for name in results[0]["metrics"] if name.rpartition("/")[2] not in COUNTS]
     groups: dict[str, list[dict]] = {}
     for result in results:
-        setting = {name: value for name, value in result["parameters"].items() if name != SEED}
-        groups.setdefault(json.dumps(setting), []).append(result["metrics"])
-    table = Table("setting", "runs", *(name.removeprefix("val/") for name in columns), title=title)
+        setting = "\n".join(f"{name.rpartition('.')[2]}: {brief(result['parameters'][name])}" for name in varied)
+        groups.setdefault(setting, []).append(result["metrics"])
+    table = Table("setting", "runs", *(name.removeprefix("val/").replace("/", "\n") for name in columns), title=title)
     for setting, runs in groups.items():
         cells = []
         for name in columns:
             values = [metrics[name] for metrics in runs if name in metrics]
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.1f}{spread}" if values else "-")
-        table.add_row("\n".join(f"{k}={v}" for k, v in json.loads(setting).items()), str(len(runs)), *cells)
+        table.add_row(setting, str(len(runs)), *cells, end_section=True)
     return table
+
+
+def brief(value: object) -> str:
+    """A parameter for people: of a class only its settings."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
+    settings = value.get("init_args", value) if isinstance(value, dict) else None
+    return str(value) if settings is None else ", ".join(f"{name}={content}" for name, content in settings.items())
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -89,3 +89,27 @@ def test_a_run_without_the_metric_of_the_sweep_ends_it_at_once(write, tmp_path, 
     assert sweep.main([str(path), "--output", str(tmp_path / "runs")]) == 2
     assert "logged no val/other" in capsys.readouterr().err
     assert len((tmp_path / "runs" / "calls").read_text().splitlines()) == 1
+
+
+def test_a_killed_run_goes_on_with_its_checkpoint(write, tmp_path):
+    output = tmp_path / "runs"
+    (output / "001" / "checkpoints").mkdir(parents=True)
+    (output / "001" / "checkpoints" / "last.ckpt").touch()
+    assert sweep.main([str(write()), "--output", str(output)]) == 0
+    calls = [json.loads(line) for line in (output / "calls").read_text().splitlines()]
+    assert [call.get("resume") for call in calls] == [None, "true", None, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ('{"class_path": "a.B", "init_args": {"x": 1, "y": "z"}}', "x=1, y=z"),
+        ('{"model": {"x": 1}}', "model={'x': 1}"),
+        ("plain words", "plain words"),
+        ("3", "3"),
+        (0.5, "0.5"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_a_table_names_settings_briefly(value, text):
+    assert sweep.brief(value) == text

@@ -39,10 +39,15 @@ HEADLINE = {"rar": "Acc", "eca": "Acc", "rvq": "Acc", "tem": "mRec", "gvq": "mRe
 """What a task reports as its one number; F1 for the others."""
 
 
-def read_answer(parser: Callable[[str], Parsed], answer: str, policy: str) -> Parsed:
-    """The parsed answer. A malformed number ends the official evaluation; under ``sound`` it is unparsed."""
+def read_answer(parser: Callable[[str], Parsed], sample: Sample, policy: str) -> Parsed:
+    """The answer ``a`` as windows, unless somebody has read it already (``parsed``).
+
+    A malformed number ends the official evaluation; under ``sound`` it is unparsed.
+    """
+    if "parsed" in sample:
+        return sample["parsed"]
     try:
-        return parser(answer)
+        return parser(sample["a"])
     except ValueError:
         if policy == "official":
             raise
@@ -59,7 +64,7 @@ def first_window_ious(samples: Sequence[Sample], policy: str, several: bool) -> 
     """
     ious, failed = [], 0
     for sample in samples:
-        windows = read_answer(etbench_windows, sample["a"], policy).windows[:1]
+        windows = read_answer(etbench_windows, sample, policy).windows[:1]
         targets = sample["tgt"] if several else [sample["tgt"]]
         failed += not windows
         ious.append(float(best_ious(windows, targets, EVALUATORS["etchat"] if policy == "official" else None).sum()))
@@ -85,7 +90,7 @@ def action_localization(samples: Sequence[Sample], policy: str) -> dict[str, flo
     variant = "float32" if policy == "official" else "exact"
     rows, failed = [], 0
     for sample in samples:
-        windows = read_answer(etbench_windows, sample["a"], policy).windows
+        windows = read_answer(etbench_windows, sample, policy).windows
         failed += not windows
         if not windows:
             rows.append([0.0] * len(THRESHOLDS))
@@ -105,7 +110,7 @@ def summary(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     """EVS: F1 of covered seconds. ``official`` leaves failed answers out and sees 1000 seconds of a video."""
     scores, failed = [], 0
     for sample in samples:
-        windows = read_answer(etbench_windows, sample["a"], policy).windows
+        windows = read_answer(etbench_windows, sample, policy).windows
         failed += not windows
         if windows:
             scores.append(covered_f1(windows, sample["tgt"], SECONDS if policy == "official" else None))
@@ -147,7 +152,7 @@ def captioning(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     official = policy == "official"
     failed, stories = 0, {}
     for i, sample in enumerate(samples):
-        answer = read_answer(partial(etbench_events, official=official), sample["a"], policy)
+        answer = read_answer(partial(etbench_events, official=official), sample, policy)
         failed += not answer.windows
         if answer.windows or not official:
             events = [(*window, text) for window, text in zip(answer.windows, answer.captions, strict=True)]
@@ -190,7 +195,7 @@ def grounded_question(samples: Sequence[Sample], policy: str) -> dict[str, float
     choices = [choice_of_gvq(sample["a"], sample["o"]) for sample in samples]
     hits = [choice.option == sample["p"] for choice, sample in zip(choices, samples, strict=True)]
     ious, _ = first_window_ious(samples, policy, several=False)
-    windows = [read_answer(etbench_windows, sample["a"], policy).windows for sample in samples]
+    windows = [read_answer(etbench_windows, sample, policy).windows for sample in samples]
     failed = sum(c.option is None or (hit and not w) for c, hit, w in zip(choices, hits, windows, strict=True))
     ious = [value if hit else 0.0 for value, hit in zip(ious, hits, strict=True)]
     shares = {f"R@{t:g}": mean(value >= t for value in ious) for t in THRESHOLDS}

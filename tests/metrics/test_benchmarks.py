@@ -387,3 +387,21 @@ def test_activitynet_captions_of_own_predictions(tmp_path, java):
     assert "CIDEr" not in result["metrics"] and result["metrics"]["CIDEr(video idf)"] == pytest.approx(5)
     official = score("activitynet_captions", answers, truth, "official")
     assert official["metrics"]["CIDEr"] == pytest.approx(10) and official["protocol"]["n"] == 1
+
+
+OWN_ETBENCH = {
+    "tvg": ({"tgt": [2, 6]}, {"spans": [[2, 6, 0.9]]}),
+    "tal": ({"tgt": [[2, 6], [8, 9]]}, {"spans": [[8, 9, 0.9], [2, 6, 0.5]]}),
+    "vhd": ({"tgt": [[5, 6]], "duration": 8}, {"spans": [[2, 8, 1.0]], "saliency": [1, 0, 0, 0, 0, 0.8, 0, 0]}),
+}
+
+
+@pytest.mark.parametrize("task", OWN_ETBENCH)
+def test_etbench_takes_the_spans_of_our_predictions_and_not_their_text(tmp_path, task):
+    """Their text speaks of frame numbers or holds no times at all."""
+    target, answer = OWN_ETBENCH[task]
+    truth = write(tmp_path / "t.json", [{"idx": 7, "task": task, "source": "s", "video": "v", **target}])
+    for spans, score_wanted in ((answer["spans"], 1.0), ([], 0.0)):
+        row = own("7", **{**answer, "spans": spans}, rule="x" if spans else None) | {"answer": "From 90 to 99."}
+        result = score("etbench", write(tmp_path / "p.jsonl", [row]), truth)["protocol"]["per_task_source"][task]["s"]
+        assert (result["F1"], result["Failed"]) == (score_wanted, 1 - score_wanted)

@@ -123,7 +123,7 @@ def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path
 def protocol(module: TrainedModel, header: FeatureHeader, source: Source, seed: int, missing: int) -> dict:
     """Everything that a number depends on, to be written beside it."""
     manifest = module.manifest
-    prompts = {task: questions(task, f"{module.style}_eval")[0] for task in ("grounding", "dense_captioning")}
+    wording = {task: questions(task, f"{module.style}_eval") for task in ("grounding", "dense_captioning")}
     packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
         "setting": setting(module.previous, source),
@@ -132,7 +132,7 @@ def protocol(module: TrainedModel, header: FeatureHeader, source: Source, seed: 
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
         "features": {"shards": source.shards, **asdict(header)},
         "prompt_style": f"{module.style}_eval",
-        "prompts": prompts,
+        "prompts": {task: words[0] for task, words in wording.items() if words},
         "system": module.dialogue.encoder.chat.system,
         "localizer": manifest["localizer"],
         "generation": asdict(module.generation),

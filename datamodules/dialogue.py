@@ -79,12 +79,13 @@ class Dialogue:
         if query.task in CHOICES:
             if query.answer is None:
                 raise ValueError(f"query {query.id}: its right option is not known, so it cannot be learned")
-            question = random.choice(questions("qa", self.style))
+            question = random.choice(self._questions(query, "qa", self.style))
             return [Turn(choice(question, query), answer=LETTERS[query.answer], task=query.task)]
         if query.task == "highlights":
             raise ValueError(f"query {query.id}: highlights are asked, not learned; train on its moments")
-        if query.task == "dense_captioning" or random.random() < DENSE_SHARE:
-            question = random.choice(questions("dense_captioning", self.style))
+        dense = questions("dense_captioning", self.style)
+        if query.task == "dense_captioning" or (dense and random.random() < DENSE_SHARE):
+            question = random.choice(self._questions(query, "dense_captioning", self.style))
             return [Turn(question, task="dense_captioning", events=tuple(sorted(query.events, key=lambda e: e.span)))]
         events = random.sample(query.events, len(query.events))
         only_grounding = not questions("segment_captioning", self.style)
@@ -99,6 +100,15 @@ class Dialogue:
         question = random.choice(questions("grounding", self.style))
         topic = text.strip().removesuffix(".")
         return Turn(question.replace("{caption}", topic), task="grounding", events=events, topic=topic)
+
+    def _questions(self, query: Query, task: str, style: str) -> tuple[str, ...]:
+        """The wording of a task in a style that must have some."""
+        if not (wording := questions(task, style)):
+            raise ValueError(
+                f"query {query.id}: prompt style {style!r} has no question for the task {task!r}; leave such queries "
+                "out, or set on_error to skip"
+            )
+        return wording
 
     def _segment_captioning(self, event: Event, random: Random) -> Turn:
         wording = questions("segment_captioning", self.style)
@@ -115,17 +125,18 @@ class Dialogue:
         """The turn that asks a query in the wording of the published evaluation, without its answer.
 
         Raises:
-            ValueError: the query's task cannot be asked (``events`` records are training material).
+            ValueError: the query's task cannot be asked (``events`` records are training material), or the prompt
+                style has no question for it.
         """
         if query.task == "dialogue":
             return Turn(query.turns[0].question, times=query.turns[0].times)
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
         if query.task == "qa":
-            return Turn(choice(questions("qa", f"{self.style}_eval")[0], query), task="qa")
+            return Turn(choice(self._questions(query, "qa", f"{self.style}_eval")[0], query), task="qa")
         # Of a grounded question only the moment is asked here; `qa` queries ask for the option, in a turn of their own.
         task = "grounding" if query.task == "grounded_qa" else query.task
-        wording = questions(task, f"{self.style}_eval")[0]
+        wording = self._questions(query, task, f"{self.style}_eval")[0]
         text = query.text.strip().lower().removesuffix(".")
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}

@@ -126,7 +126,7 @@ def protocol(
 ) -> dict:
     """Everything that a number depends on, to be written beside it."""
     manifest = module.manifest
-    first = {query.task: query for query, _ in reversed(answered)}  # one shows how all of its task were asked
+    first = {query.task: query for query, answer in reversed(answered) if answer}  # one shows them all
     packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
         "setting": setting(module.previous, source),

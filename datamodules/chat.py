@@ -61,6 +61,7 @@ CHAT_FORMATS = {
         joined=True,
     ),
     "plain": ChatFormat("", user="", assistant="", before_answer="", after_answer="\n", end="", asks=False),
+    "bare": ChatFormat("", user="\n", assistant="", before_answer="", after_answer="", end=""),  # no language model
 }
 
 

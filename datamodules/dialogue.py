@@ -86,12 +86,13 @@ class Dialogue:
             if query.task == "grounded_qa" and (grounded := questions("grounded_qa", self.style)):
                 said = f"Therefore, the answer is ({letter})."
                 return [Turn(choice(random.choice(grounded), query), said, query.task, query.events)]
-            question = random.choice(questions("qa", self.style))
+            question = random.choice(self._questions(query, "qa", self.style))
             return [Turn(choice(question, query), answer=letter, task=query.task)]
         if query.task == "highlights":
             raise ValueError(f"query {query.id}: highlights are asked, not learned; train on its moments")
-        if query.task == "dense_captioning" or random.random() < DENSE_SHARE:
-            question = random.choice(questions("dense_captioning", self.style))
+        dense = questions("dense_captioning", self.style)
+        if query.task == "dense_captioning" or (dense and random.random() < DENSE_SHARE):
+            question = random.choice(self._questions(query, "dense_captioning", self.style))
             return [Turn(question, task="dense_captioning", events=tuple(sorted(query.events, key=lambda e: e.span)))]
         events = random.sample(query.events, len(query.events))
         only_grounding = not questions("segment_captioning", self.style)
@@ -106,6 +107,15 @@ class Dialogue:
         question = random.choice(questions("grounding", self.style))
         topic = text.strip().removesuffix(".")
         return Turn(question.replace("{caption}", topic), task="grounding", events=events, topic=topic)
+
+    def _questions(self, query: Query, task: str, style: str) -> tuple[str, ...]:
+        """The wording of a task in a style that must have some."""
+        if not (wording := questions(task, style)):
+            raise ValueError(
+                f"query {query.id}: prompt style {style!r} has no question for the task {task!r}; leave such queries "
+                "out, or set on_error to skip"
+            )
+        return wording
 
     def _segment_captioning(self, event: Event, random: Random) -> Turn:
         wording = questions("segment_captioning", self.style)
@@ -122,13 +132,14 @@ class Dialogue:
         """The turn that asks a query in its own words, or in those of the published evaluation, without its answer.
 
         Raises:
-            ValueError: the query's task cannot be asked (``events`` records are training material).
+            ValueError: the query's task cannot be asked (``events`` records are training material), or the prompt
+                style has no question for it.
         """
         if query.turns:
             return Turn(query.turns[0].question, task=query.task, times=query.turns[0].times)
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
-        wording = questions(query.task, f"{self.style}_eval")[0]
+        wording = self._questions(query, query.task, f"{self.style}_eval")[0]
         text = query.text.strip()
         wording = wording.replace("{caption}", text.lower().removesuffix(".")).replace("{text}", text)
         event = query.events[0] if query.task == "segment_captioning" else None

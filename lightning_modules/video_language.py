@@ -23,6 +23,7 @@ from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_
 from models.spatial_compression import Compression
 from models.video_llm import Generated, VideoLLM
 from models.vocabulary import add_tokens
+from models.without_llm import WithoutLLM
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,19 @@ class VideoLanguageModule(L.LightningModule):
         return load_part("adapter", adapter, weights.adapter).requires_grad_(False)
 
     def video_llm(self, llm: nn.Module, adapter: nn.Module, weights: Weights) -> VideoLLM:
-        """The model as the localizer wants it, its head with the previous stage's weights if there are any."""
+        """The model as the localizer wants it, its head with the previous stage's weights if there are any.
+
+        Raises:
+            ValueError: the language model has a LoRA, and the localizer does without its layers.
+        """
         head = self.localizer.head(llm.config.hidden_size)
         if head is not None:
             load_part("head", head, weights.head)
+        if not self.localizer.generates:
+            if not isinstance(llm, PreTrainedModel):
+                name = type(self.localizer).__name__
+                raise ValueError(f"{name} has no language model to put a LoRA on; its stage is Baseline")
+            return WithoutLLM(llm.get_input_embeddings(), adapter, head, list(self.dialogue.special))
         return VideoLLM(llm, adapter, head, self.localizer.states, self.localizer.bidirectional)
 
     def training_step(self, batch: Batch) -> Tensor:
@@ -206,6 +216,7 @@ class VideoLanguageModule(L.LightningModule):
             predicting=generated.predicting,
             reading=generated.reading,
             first=generated.first,
+            question=generated.question,
         )
 
     def validation_step(self, batch: PromptBatch) -> list[Prediction]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from datamodules.schema import Prediction, Query, Turn, Video
 
-StatePoint = Literal["before_last_layer", "before_norm", "after_norm"]
-"""Where hidden states are taken: the input of the last decoder layer, its output, and that behind the final norm."""
+StatePoint = Literal["embedded", "before_last_layer", "before_norm", "after_norm"]
+"""Where hidden states are taken: the input of the first decoder layer, that of the last, its output, and that behind
+the final norm."""
 MARKED_SPAN = r"<s(?P<span>\d+)>\s*(?:to|and|-)\s*<e(?P=span)>"
 """Pattern of a literal text that names the two times of a span by their markers; its number is the group ``span``."""
 
@@ -73,6 +74,8 @@ class Answer:
     """(L, D) when each token was read."""
     first: Mapping[str, Tensor] = field(default_factory=dict)
     """(D,) at the first token of the prompt."""
+    question: Mapping[str, Tensor] = field(default_factory=dict)
+    """(L, D) at the words behind the video, where no language model reads them."""
 
 
 class Localizer(ABC):
@@ -88,6 +91,8 @@ class Localizer(ABC):
     """The one of them that stands for a frame in a question."""
     states: ClassVar[tuple[StatePoint, ...]] = ()
     """Hidden states that ``loss`` and ``decode`` want."""
+    generates: ClassVar[bool] = True
+    """Whether a language model writes the answer. False: it is the ``special_tokens``, and no language model is run."""
     bidirectional: bool = False
     """Whether a video's frames attend to all of its frames, and not only to earlier ones."""
     token_init: Literal["mean", "released"] = "mean"

@@ -117,20 +117,22 @@ class TemporalExpert(Localizer):
         """
         if head is None:
             return {}
-        after_norm, frame_mask = states["after_norm"], batch.feature_mask
         is_loc = batch.labels == ids[LOC]
         rows = is_loc.nonzero()[:, 0]
-        at = is_loc if self.state == "reading" else F.pad(is_loc[:, 1:], (0, 1))
-        frames = after_norm.new_zeros(*frame_mask.shape, after_norm.shape[-1])
-        frames = frames.masked_scatter(frame_mask[..., None], after_norm[batch.frame_mask])
-        output = head(frames[rows], after_norm[at], frame_mask[rows])
-        foreground, windows = stack_targets(batch.targets, rows.tolist(), frame_mask)
+        output = self._read(head, states, batch, is_loc)
+        foreground, windows = stack_targets(batch.targets, rows.tolist(), batch.feature_mask)
         smooth_l1, giou = boundary_losses(output, foreground, windows)
         return {
             "indicator": self.indicator_weight * indicator_loss(output, foreground, self.background_weight),
             "smooth_l1": self.smooth_l1_weight * smooth_l1,
             "giou": self.giou_weight * giou,
         }
+
+    def _read(self, head: TemporalHead, states: Mapping[str, Tensor], batch, is_loc: Tensor) -> HeadOutput:
+        """What the head says about each ``<LOC>`` of a batch; they stand where ``is_loc`` (B, L) is true."""
+        after_norm, rows = states["after_norm"], is_loc.nonzero()[:, 0]
+        at = is_loc if self.state == "reading" else F.pad(is_loc[:, 1:], (0, 1))
+        return head(frame_states(after_norm, batch)[rows], after_norm[at], batch.feature_mask[rows])
 
     def decode(self, query: Query, answer: Answer, clip: Clip, head: TemporalHead | None = None) -> Prediction:
         """The span of each ``<LOC>``; for a single one outside dense captions, a ranked list of spans.
@@ -165,14 +167,17 @@ class TemporalExpert(Localizer):
         places = [place for place, token in enumerate(answer.tokens) if token == LOC]
         if not places:
             return None
-        states = answer.reading if self.state == "reading" else answer.predicting
-        frames = answer.frames["after_norm"].expand(len(places), -1, -1)
-        mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-        output = head(frames, states["after_norm"][places], mask)
+        output = self._ask(head, answer, places)
         if output.logits.isfinite().all() and output.offsets.isfinite().all():
             return output
         warnings.warn(f"query {query.id}: the temporal head gives no finite numbers; counted as unparsed", stacklevel=3)
         return None
+
+    def _ask(self, head: TemporalHead, answer: Answer, places: list[int]) -> HeadOutput:
+        """What the head says about the ``<LOC>`` tokens at ``places`` of an answer."""
+        states = answer.reading if self.state == "reading" else answer.predicting
+        frames = answer.frames["after_norm"].expand(len(places), -1, -1)
+        return head(frames, states["after_norm"][places], frames.new_ones(frames.shape[:2], dtype=torch.bool))
 
     def _ranked(self, output: HeadOutput, clip: Clip) -> list[tuple[float, float, float]]:
         spans, scores = (part[0].float().cpu().numpy() for part in (output.spans, output.probability))
@@ -209,6 +214,12 @@ def in_clip(spans: np.ndarray, scores: np.ndarray, clip: Clip) -> list[tuple[flo
     """Spans (S, 2) in fractions of the duration and their scores (S,) as (start_s, end_s, score)."""
     seconds = (spans.astype(np.float64) * clip.duration_s).tolist()
     return [(start, end, score) for (start, end), score in zip(seconds, scores.tolist(), strict=True)]
+
+
+def frame_states(states: Tensor, batch) -> Tensor:
+    """(B, T, D), zero behind a video's last frame: of the states (B, L, D) of a batch, those of its frames."""
+    frames = states.new_zeros(*batch.feature_mask.shape, states.shape[-1])
+    return frames.masked_scatter(batch.feature_mask[..., None], states[batch.frame_mask])
 
 
 def stack_targets(targets: Sequence[Sequence], rows: list[int], frame_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,8 @@ class Generated:
     """(L, D) when each token was read."""
     first: dict[str, Tensor]
     """(D,) at the first token of the prompt."""
+    question: dict[str, Tensor] = field(default_factory=dict)
+    """(L, D) at the words behind the video; only where no language model reads them."""
 
 
 class VideoLLM(nn.Module):
@@ -80,6 +82,11 @@ class VideoLLM(nn.Module):
         """The transformers model itself; LoRA layers, if any, are inside it."""
         return self.llm if isinstance(self.llm, PreTrainedModel) else self.llm.get_base_model()
 
+    @property
+    def words(self) -> nn.Module:
+        """The language model's input vectors of tokens."""
+        return self.causal_lm.get_input_embeddings()
+
     def embed(
         self,
         ids: Tensor,
@@ -94,7 +101,7 @@ class VideoLLM(nn.Module):
 
         Words have frame projections where ``frame_mask`` is set, and those of S-tokens, if any, at ``spatial_mask``.
         """
-        words = self.causal_lm.get_input_embeddings()(ids)
+        words = self.words(ids)
         question = () if question_ids is None else (question_ids.clamp(min=0), question_ids >= 0, feature_mask)
         frames = self.adapter(features, *question).to(words.dtype)
         inputs = words.masked_scatter(frame_mask[..., None], frames[feature_mask])
@@ -174,7 +181,7 @@ class VideoLLM(nn.Module):
                 use_cache=True,
             )
         cache.batch_select_indices(rows)
-        suffix = self.causal_lm.get_input_embeddings()(prompts.suffix_ids)
+        suffix = self.words(prompts.suffix_ids)
         suffix = refer(suffix, prompts.references, frames[rows])
         attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
         with self.watch() as during:
@@ -202,7 +209,7 @@ class VideoLLM(nn.Module):
     def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
         mask = F.pad(attention_mask, (0, answers.shape[1]), value=1)
         self.causal_lm.get_decoder()(
-            inputs_embeds=self.causal_lm.get_input_embeddings()(answers[:, -1:]),
+            inputs_embeds=self.words(answers[:, -1:]),
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,
             past_key_values=cache,

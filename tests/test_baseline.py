@@ -185,7 +185,7 @@ def test_the_benchmark_has_an_answer_to_every_query(run, world, tmp_path):
     assert all(0 <= s < e <= asked[a["query_id"]].duration_s + 1e-3 for a in answers for s, e, _ in a["spans"])
     assert report["metrics"]["grounding/n"] == len(asked)
     assert report["metrics"]["grounding/unparsed"] == 0
-    assert report["protocol"]["prompts"] == {"grounding": " {caption}"}
+    assert report["protocol"]["prompts"] == {"grounding": f" {next(iter(asked.values())).text}"}
     again, others = ask(run, world, tmp_path / "b", "--batch_size=3")
     assert others[0]["spans"][0] == pytest.approx(answers[0]["spans"][0], rel=1e-4)
     assert again["metrics"] == pytest.approx(report["metrics"], rel=1e-3)

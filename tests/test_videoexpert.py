@@ -371,11 +371,20 @@ def test_multiple_choice_is_learned_by_letter_and_grounded_by_its_question(modul
         module.dialogue.tokenizer, module.dialogue.encoder.chat, module.localizer, "videoexpert"
     )
     wording = "why does it sing?\nA. a dog\nB. a cat\nAnswer with the option's letter from the given choices directly."
-    (turn,) = dialogue.turns(query, Random(0))
-    assert (turn.question, turn.answer) == (wording, "B")
-    assert dialogue.question(query) == Turn(wording, task="qa")
+    turns = [turn for seed in range(40) for turn in dialogue.turns(query, Random(seed))]
+    assert {turn.answer for turn in turns} == {"B"}
+    assert len({turn.question for turn in turns}) == 5
+    assert all("why does it sing?" in turn.question and "A. a dog\nB. a cat" in turn.question for turn in turns)
+    assert dialogue.asked(query) == [Turn(wording, task="qa")]
     grounded = replace(query, task="grounded_qa", events=(Event(1, 2),))
-    assert dialogue.question(grounded).question == "During which frames does why does it sing? happen?"
+    when = Turn("During which frames does why does it sing? happen?", task="grounded_qa")
+    assert dialogue.asked(grounded) == [Turn(wording, task="qa"), when]
+    dialogue.one_prompt = True
+    (both,) = dialogue.asked(grounded)
+    assert both.question.startswith("why does it sing?\nA. a dog\nB. a cat\n")
+    assert "during which frames" in both.question
+    own = replace(grounded, turns=(Turn("who sings, and when?"),))
+    assert [turn.question for turn in dialogue.asked(own)] == ["who sings, and when?"]
     with pytest.raises(ValueError, match="query c: its right option is not known"):
         dialogue.turns(replace(query, answer=None), Random(0))
 

@@ -47,13 +47,17 @@ class Generation:
     max_new_tokens: int = 1024
     temperature: float = 0.0
     """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
+    merge_spatial: bool = False
+    """Add the spatial expert to the weights while an answer is written: up to twice as fast where answers are long,
+    for a second copy of the adapted weights; below float32 they are rounded, and answers may differ."""
     one_prompt: bool = False
     """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
 
     def settings(self) -> dict:
-        """As transformers' ``generate`` takes them."""
+        """As ``VideoLLM.generate`` takes them."""
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
-        return {"max_new_tokens": self.max_new_tokens, **(sampling if self.temperature > 0 else {"do_sample": False})}
+        more = sampling if self.temperature > 0 else {"do_sample": False}
+        return {"max_new_tokens": self.max_new_tokens, "merge_spatial": self.merge_spatial, **more}
 
 
 class VideoLanguageModule(L.LightningModule):

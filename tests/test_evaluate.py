@@ -71,7 +71,7 @@ def test_a_number_comes_with_its_protocol(finished, runs, llm, queries, world):
     assert protocol["features"]["shards"] == str(world / "videos")
     assert protocol["features"]["sampling"] == "uniform 16"
     decoding = {"max_new_tokens": 12, "temperature": 0.0}
-    assert protocol["generation"] == {**decoding, "one_prompt": False}
+    assert protocol["generation"] == {**decoding, "merge_spatial": False, "one_prompt": False}
     assert protocol["checkpoint"] == {"folder": str(runs[3]), "stage": "InstructionTuning"}
     assert protocol["base"]["name"] == llm
     assert protocol["localizer"]["init_args"]["ticks"] == 100

@@ -57,7 +57,7 @@ def test_the_second_question_stands_behind_the_first_answer(module):
     assert found.answer == f"{module._answer(said).text}\n{module._answer(second).text}"
 
 
-@pytest.mark.parametrize("chat", ["vicuna_v1", "phi3", "qwen2"])
+@pytest.mark.parametrize("chat", ["vicuna_v1", "vicuna_videoexpert", "phi3", "qwen2"])
 def test_the_second_question_is_that_of_one_long_dialogue(llm, chat):
     dialogue = Dialogue(load_tokenizer(llm), chat_format(chat), TextTimestamps())
     prompt = dialogue.prompt(WHO, video("v", 16))

@@ -4,9 +4,11 @@ Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -59,6 +61,8 @@ class Prompt:
     spatial: Tensor | None = None
     spatial_mask: Tensor | None = None
     question_ids: Tensor | None = None
+    next_ids: tuple[int, ...] = ()
+    """A second question, to be put behind the answer to the first. Empty: there is none."""
 
     def shares_video(self, other: "Prompt") -> bool:
         """Whether the part up to the video's end is the same.
@@ -148,6 +152,8 @@ class PromptBatch(_Tensors):
     """(B, L_prefix)."""
     question_ids: Tensor | None = None
     """(B, L_question) as in ``Batch``; a video that is asked two things then has two rows."""
+    next_ids: tuple[tuple[int, ...], ...] = ()
+    """One a query, see ``Prompt``."""
     counts: Counter = field(default_factory=Counter)
 
 
@@ -217,6 +223,34 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         queries=tuple(p.query for p in prompts),
         clips=tuple(p.clip for p in prompts),
         question_ids=_pad_questions(videos),
+        next_ids=tuple(p.next_ids for p in prompts),
         counts=Counter(counts),
         **_spatial(videos, "left"),
+    )
+
+
+def follow_up(prompts: PromptBatch, answers: Sequence[Sequence[int]], pad_id: int) -> PromptBatch:
+    """The second questions of those queries that have one (one at least), behind what was said before.
+
+    Args:
+        prompts: the first questions.
+        answers: ids of the answer to each, its end token included.
+        pad_id: fills up shorter rows.
+    """
+    places = [place for place, ids in enumerate(prompts.next_ids) if ids]
+    asked, references = [], []
+    for place in places:
+        real, more = prompts.suffix_mask[place].bool(), [*answers[place], *prompts.next_ids[place]]
+        asked.append(torch.cat([prompts.suffix_ids[place][real], prompts.suffix_ids.new_tensor(more)]))
+        if prompts.references is not None:
+            references.append(F.pad(prompts.references[place][real], (0, len(more)), value=-1))
+    return replace(
+        prompts,
+        suffix_ids=_pad(asked, pad_id, "left"),
+        suffix_mask=_pad([torch.ones_like(ids) for ids in asked], 0, "left"),
+        references=_pad(references, -1, "left") if references else None,
+        video_of_query=prompts.video_of_query[places],
+        queries=tuple(prompts.queries[place] for place in places),
+        clips=tuple(prompts.clips[place] for place in places),
+        next_ids=((),) * len(places),
     )

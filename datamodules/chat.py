@@ -32,16 +32,18 @@ class ChatFormat:
     """False: only the video stands in front of the answer; the question is dropped."""
 
 
+VICUNA = ChatFormat(
+    system="A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. ",
+    user="USER: ",
+    assistant=" ASSISTANT:",
+    before_answer=" ",
+    after_answer="",
+    end="</s>",
+)
 CHAT_FORMATS = {
-    "vicuna_v1": ChatFormat(
-        system="A chat between a curious user and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the user's questions. ",
-        user="USER: ",
-        assistant=" ASSISTANT:",
-        before_answer=" ",
-        after_answer="",
-        end="</s>",
-    ),
+    "vicuna_v1": VICUNA,
+    "vicuna_videoexpert": replace(VICUNA, assistant=" VideoExpert:"),  # as the paper prints its templates
     "phi3": ChatFormat(
         system="<|system|>\nYou are a helpful AI assistant.<|end|>",
         user="\n<|user|>\n",

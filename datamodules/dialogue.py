@@ -1,5 +1,7 @@
 """From an annotation to a dialogue, and from a dialogue to tokens with known labels."""
 
+import re
+from dataclasses import replace
 from random import Random
 from string import ascii_uppercase as LETTERS
 
@@ -31,6 +33,19 @@ def choice(wording: str, query: Query) -> str:
     return wording.replace("{options}", lines).replace("{options in one line}", one_line)
 
 
+OPTION = r"\W*([A-Z])(?!\w|\s+\w)"
+
+
+def chosen(answer: str, options: int) -> int | None:
+    """Place of the option whose letter an answer begins with, or names behind "answer is"; None: of none.
+
+    "A dog" names none: the letter of an option stands alone, or has a mark behind it.
+    """
+    found = re.search(rf"\banswer is{OPTION}", answer) or re.match(OPTION, answer)
+    place = LETTERS.index(found[1]) if found else options
+    return place if place < options else None
+
+
 class Dialogue:
     """Writes annotations as the text a model is trained on or asked with.
 
@@ -42,6 +57,7 @@ class Dialogue:
         max_text_tokens: text is cut after this many tokens, the video counting as one.
         spatial: S-tokens that stand behind a video's frames; None: there are none.
         question_tokenizer: of an adapter that reads patches with the question in mind; None: it reads features.
+        one_prompt: ask for the option and the moment of a ``grounded_qa`` query at once, not one after the other.
     """
 
     def __init__(
@@ -53,6 +69,7 @@ class Dialogue:
         max_text_tokens: int = 2048,
         spatial: Compression | None = None,
         question_tokenizer: PreTrainedTokenizerBase | None = None,
+        one_prompt: bool = False,
     ):
         self.tokenizer = tokenizer
         known = tokenizer.get_vocab()
@@ -64,7 +81,7 @@ class Dialogue:
         self.localizer = localizer
         self.style = style
         self.max_text_tokens = max_text_tokens
-        self.spatial, self.question_tokenizer = spatial, question_tokenizer
+        self.spatial, self.question_tokenizer, self.one_prompt = spatial, question_tokenizer, one_prompt
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id or 0
 
     def turns(self, query: Query, random: Random) -> list[Turn]:
@@ -128,6 +145,17 @@ class Dialogue:
             times={"<s0>": event.start_s, "<e0>": event.end_s},
         )
 
+    def asked(self, query: Query) -> list[Turn]:
+        """The turns that ask a query: two for ``grounded_qa``, first for the option and then for the moment.
+
+        It has one where its wording asks for both, where the query brings its own words, and in a style that asks for
+        moments alone.
+        """
+        both = query.task == "grounded_qa" and not query.turns and questions("qa", f"{self.style}_eval")
+        if not both or "{options" in self._wording(query):
+            return [self.question(query)]
+        return [self.question(replace(query, task="qa")), self.question(query)]
+
     def question(self, query: Query) -> Turn:
         """The turn that asks a query in its own words, or in those of the published evaluation, without its answer.
 
@@ -139,12 +167,17 @@ class Dialogue:
             return Turn(query.turns[0].question, task=query.task, times=query.turns[0].times)
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
-        wording = self._questions(query, query.task, f"{self.style}_eval")[0]
+        wording = self._wording(query)
         text = query.text.strip()
         wording = wording.replace("{caption}", text.lower().removesuffix(".")).replace("{text}", text)
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
         return Turn(choice(wording, query), task=query.task, times=times)
+
+    def _wording(self, query: Query) -> str:
+        """Of the published evaluation; a second one asks for option and moment at once."""
+        wording = self._questions(query, query.task, f"{self.style}_eval")
+        return wording[-1 if query.task == "grounded_qa" and self.one_prompt else 0]
 
     def example(self, query: Query, video: Video, random: Random) -> Example:
         """A training example: the spliced sequence with its labels and targets.
@@ -180,7 +213,7 @@ class Dialogue:
     def prompt(self, query: Query, video: Video) -> Prompt:
         """A query to answer, split behind the video so that queries can share what comes before."""
         clip = self._clip(query, video)
-        rendered = self._render(self.question(query), clip, Random(0), query)
+        rendered, *later = (self._render(turn, clip, Random(0), query) for turn in self.asked(query))
         ids, _ = self.encoder.encode([(rendered.question, None)])
         end_of_video = ids.index(VIDEO_ID) + 1
         prefix_ids, _, tokens = self._splice(ids[:end_of_video], video, rendered.question)
@@ -191,8 +224,15 @@ class Dialogue:
             prefix_ids=prefix_ids,
             suffix_ids=suffix_ids,
             references=self._references(suffix_ids, [rendered], query),
+            next_ids=self._next(rendered, later[0]) if later else (),
             **tokens,
         )
+
+    def _next(self, first: Rendered, second: Rendered) -> tuple[int, ...]:
+        """Ids of the second question, as they stand behind any answer to the first."""
+        ids, labels = self.encoder.encode([(first.question, "A"), (second.question, None)])
+        answered = max(place for place, label in enumerate(labels) if label != IGNORE)
+        return tuple(ids[answered + 1 :])
 
     def _clip(self, query: Query, video: Video) -> Clip:
         if query.duration_s is not None:

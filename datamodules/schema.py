@@ -227,6 +227,8 @@ class Prediction:
     """One a span (dense captioning)."""
     saliency: tuple[float, ...] = ()
     """One score a clip of the query's ``clip_s``, or a frame where it has none; empty if the localizer has none."""
+    option: int | None = None
+    """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
 

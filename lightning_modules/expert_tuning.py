@@ -23,6 +23,8 @@ class ExpertSettings:
     scale: float = 2.0
     """alpha / rank, of both."""
     dropout: float = 0.05
+    target_modules: str | list[str] = "all-linear"
+    """Names of the layers they sit on; ``all-linear``: all of the language model but the output layer."""
     joint: bool = False
     """One LoRA of the whole rank for all positions instead (Table VII, "no experts")."""
 
@@ -45,7 +47,7 @@ class ExpertTuning(BoundaryPerception):
         tune_adapter: bool = True,
         **settings,
     ):
-        joint = LoraSettings(experts.rank, experts.rank * experts.scale, experts.dropout)
+        joint = LoraSettings(experts.rank, experts.rank * experts.scale, experts.dropout, experts.target_modules)
         super().__init__(*args, lora=joint, tune_adapter=tune_adapter, **settings)
         self.experts = experts
 
@@ -71,7 +73,8 @@ class ExpertTuning(BoundaryPerception):
         joint, settings = self.new_lora(llm), self.experts
         if settings.joint:
             return {"joint": joint}
-        both = expert_configs(settings.rank, settings.temporal_share, settings.scale, settings.dropout)
+        shape = settings.rank, settings.temporal_share, settings.scale, settings.dropout
+        both = expert_configs(*shape, settings.target_modules)
         configs = {name: config for name, config in zip(("temporal", "spatial"), both, strict=True) if config}
         list(configs.values())[-1].trainable_token_indices = joint.trainable_token_indices
         return configs

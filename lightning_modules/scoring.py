@@ -10,7 +10,7 @@ from torch import nn
 
 from datamodules.schema import Prediction, Query
 from metrics.dense_captioning import EventLocalization
-from metrics.grounded_qa import GroundedQA
+from metrics.grounded_qa import GroundedQA, QuestionAccuracy
 from metrics.grounding import TemporalGrounding
 from metrics.highlights import HighlightDetection
 from metrics.moment_retrieval import MomentRetrieval
@@ -71,8 +71,14 @@ def _ranked(query: Query, prediction: Prediction | None) -> tuple[list | None, l
     return _read(prediction, width=3), [event.span for event in query.events]
 
 
-def _evidence(query: Query, prediction: Prediction | None) -> tuple[tuple | None, list, None]:
-    return next(iter(_read(prediction, width=2) or []), None), [event.span for event in query.events], None
+def _evidence(query: Query, prediction: Prediction | None) -> tuple[tuple | None, list, tuple | None]:
+    window = next(iter(_read(prediction, width=2) or []), None)
+    answer = None if query.answer is None else _choice(query, prediction)[0]
+    return window, [event.span for event in query.events], answer
+
+
+def _choice(query: Query, prediction: Prediction | None) -> tuple[tuple[int, int | None]]:
+    return ((query.answer, prediction.option if prediction else None),)
 
 
 def _labelled(query: Query, prediction: Prediction | None) -> tuple[tuple | None, np.ndarray, str]:
@@ -105,6 +111,7 @@ TASKS = {
         for name in ("tvsum", "youtube_highlights")
     },
     "dense_captioning": Task(EventLocalization, lambda query: query.task == "dense_captioning", _windows),
+    "qa": Task(QuestionAccuracy, lambda query: query.task == "qa" and query.answer is not None, _choice),
     "grounded_qa": Task(GroundedQA, lambda query: query.task == "grounded_qa", _evidence),
 }
 """What is scored without other files. Texts, and each benchmark's own numbers, are left to ``evaluate.py score``."""

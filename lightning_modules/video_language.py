@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from datamodules.batch import Batch, PromptBatch
+from datamodules.batch import Batch, PromptBatch, follow_up
 from datamodules.chat import chat_format
-from datamodules.dialogue import Dialogue
+from datamodules.dialogue import Dialogue, chosen
 from datamodules.records import FeatureHeader
-from datamodules.schema import Prediction
+from datamodules.schema import Prediction, Query
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from localizers.base import Answer, Localizer
+from localizers.base import Answer, Clip, Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
 from models.spatial_compression import Compression
@@ -48,11 +48,17 @@ class Generation:
     max_new_tokens: int = 1024
     temperature: float = 0.0
     """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
+    merge_spatial: bool = False
+    """Add the spatial expert to the weights while an answer is written: up to twice as fast where answers are long,
+    for a second copy of the adapted weights; below float32 they are rounded, and answers may differ."""
+    one_prompt: bool = False
+    """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
 
     def settings(self) -> dict:
-        """As transformers' ``generate`` takes them."""
+        """As ``VideoLLM.generate`` takes them."""
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
-        return {"max_new_tokens": self.max_new_tokens, **(sampling if self.temperature > 0 else {"do_sample": False})}
+        more = sampling if self.temperature > 0 else {"do_sample": False}
+        return {"max_new_tokens": self.max_new_tokens, "merge_spatial": self.merge_spatial, **more}
 
 
 class VideoLanguageModule(L.LightningModule):
@@ -107,7 +113,7 @@ class VideoLanguageModule(L.LightningModule):
         if compression and questions:
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
         text = load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens
-        self.dialogue = Dialogue(*text, compression, questions)
+        self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None
         self.strict_loading = False  # a checkpoint holds what was trained; `on_load_checkpoint` checks every key
@@ -200,11 +206,31 @@ class VideoLanguageModule(L.LightningModule):
         """Generate the answers of a batch and read times from them."""
         if not prompts.queries:
             return []
+        first = self._generate(prompts)
+        second = iter(())
+        if any(prompts.next_ids):
+            said = [self._until_end(one.ids.tolist()) for one in first]
+            second = iter(self._generate(follow_up(prompts, said, self.dialogue.pad_id)))
+        turns = ([one, next(second)] if ids else [one] for one, ids in zip(first, prompts.next_ids, strict=True))
+        asked = zip(prompts.queries, prompts.clips, turns, strict=True)
+        return [self._prediction(query, clip, list(map(self._answer, said))) for query, clip, said in asked]
+
+    def _generate(self, prompts: PromptBatch) -> list[Generated]:
         stop = {"eos_token_id": end} if (end := self.dialogue.encoder.end) else {}
         settings = self.generation.settings() | stop
-        generated = self.model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
-        asked = zip(prompts.queries, map(self._answer, generated), prompts.clips, strict=True)
-        return [self.localizer.decode(query, answer, clip, self.model.head) for query, answer, clip in asked]
+        return self.model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        """An answer with its end token, also where it was cut off before, and without what stands behind it."""
+        end = self.dialogue.encoder.end
+        return ids[: ids.index(end[0]) + 1] if set(end) & set(ids) else ids + end
+
+    def _prediction(self, query: Query, clip: Clip, answers: list[Answer]) -> Prediction:
+        """Times are read from the last answer, the chosen option from the first."""
+        found = self.localizer.decode(query, answers[-1], clip, self.model.head)
+        said = [*(answer.text for answer in answers[:-1]), found.answer]
+        option = chosen(answers[0].text, len(query.options)) if query.options else None
+        return replace(found, answer="\n".join(said), option=option)
 
     def _answer(self, generated: Generated) -> Answer:
         tokenizer, special = self.dialogue.tokenizer, self.dialogue.special

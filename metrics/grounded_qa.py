@@ -172,3 +172,25 @@ class GroundedQA(RecordMetric):
         if not records:
             return self.tensors({"n": 0})
         return self.tensors(grounded_qa_scores(windows, targets, answers, self.policy))
+
+
+class QuestionAccuracy(RecordMetric):
+    """Acc@QA over a data set; each question counts once, one without an answer is wrong."""
+
+    def update(self, query_ids: Sequence[str], answers: Sequence[tuple[object, object]]) -> None:
+        """Keep the answers of Q questions.
+
+        Args:
+            query_ids: Q ids.
+            answers: Q pairs (right answer, predicted answer or None).
+        """
+        self.add(query_ids, answers)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``Acc`` in percent; counts ``n`` and ``unparsed`` (nothing chosen)."""
+        answers = {name: tuple(row[0]) for name, row in self.records().items()}
+        if not answers:
+            return self.tensors({"n": 0})
+        scores = question_accuracy(answers, dict.fromkeys(answers, "all"), self.policy)
+        unparsed = sum(chosen is None for _, chosen in answers.values())
+        return self.tensors({"Acc": scores["Acc"], "n": len(answers), "unparsed": unparsed})

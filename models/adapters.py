@@ -19,6 +19,7 @@ class LinearAdapter(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Project features of any floating type; they are stored in half precision."""
+        check_width(features, self.in_features)
         return super().forward(features.to(self.weight.dtype))
 
 
@@ -30,7 +31,17 @@ class MlpAdapter(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Project features of any floating type; they are stored in half precision."""
+        check_width(features, self[0].in_features)
         return super().forward(features.to(self[0].weight.dtype))
+
+
+def check_width(features: Tensor, width: int) -> None:
+    """Raise ValueError if features (..., D_feature) have another width than the adapter reads."""
+    if features.shape[-1] != width:
+        raise ValueError(
+            f"the features are {features.shape[-1]} wide, the adapter reads {width}: set model.feature_width to the "
+            "width in the shards' header, and start from no `previous`, or from one with such features"
+        )
 
 
 class Adapter(ABC):

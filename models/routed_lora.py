@@ -25,7 +25,11 @@ from models.token_router import Router
 
 
 def expert_configs(
-    rank: int = 64, temporal_share: float = 0.5, scale: float = 2.0, dropout: float = 0.05
+    rank: int = 64,
+    temporal_share: float = 0.5,
+    scale: float = 2.0,
+    dropout: float = 0.05,
+    target_modules: str | list[str] = "all-linear",
 ) -> tuple[LoraConfig | None, LoraConfig | None]:
     """Configurations of the temporal and the spatial expert that share a rank (VideoExpert, fig. 5).
 
@@ -34,6 +38,7 @@ def expert_configs(
         temporal_share: part of it that the temporal expert gets; an expert with rank 0 is absent.
         scale: alpha / rank, the same for both.
         dropout: on the input of both.
+        target_modules: names of the layers they sit on, see ``models.checkpoints.lora_config``.
 
     Raises:
         ValueError: the share is not between 0 and 1, or there is no rank to share.
@@ -42,7 +47,7 @@ def expert_configs(
         raise ValueError(f"cannot give a share of {temporal_share} of rank {rank} to the temporal expert")
     temporal = round(rank * temporal_share)
     ranks = (temporal, rank - temporal)
-    first, second = (lora_config(r, scale * r, dropout) if r else None for r in ranks)
+    first, second = (lora_config(r, scale * r, dropout, target_modules) if r else None for r in ranks)
     return first, second
 
 
@@ -135,7 +140,8 @@ def route(model: nn.Module, temporal: Tensor | None) -> Iterator[None]:
 def spatial_merged(model: nn.Module) -> Iterator[None]:
     """Inside, the spatial expert is part of the weights and costs nothing: for decoding after the prompt was read.
 
-    A second copy of the adapted weights is held meanwhile, so that afterwards they are exactly what they were.
+    A second copy of the adapted weights is held meanwhile, so that afterwards they are exactly what they were. In
+    float32 the states agree up to rounding; in bfloat16 the sum is rounded, and answers may differ.
     Temporal positions are refused. A model without experts is left alone.
     """
     router = _router(model)

@@ -70,7 +70,8 @@ def test_a_number_comes_with_its_protocol(finished, runs, llm, queries, world):
     assert protocol["queries"] == {"file": str(queries), "sha256": hashlib.sha256(queries.read_bytes()).hexdigest()}
     assert protocol["features"]["shards"] == str(world / "videos")
     assert protocol["features"]["sampling"] == "uniform 16"
-    assert protocol["generation"] == {"max_new_tokens": 12, "temperature": 0.0}
+    decoding = {"max_new_tokens": 12, "temperature": 0.0}
+    assert protocol["generation"] == {**decoding, "merge_spatial": False, "one_prompt": False}
     assert protocol["checkpoint"] == {"folder": str(runs[3]), "stage": "InstructionTuning"}
     assert protocol["base"]["name"] == llm
     assert protocol["localizer"]["init_args"]["ticks"] == 100

@@ -1,5 +1,7 @@
 """Each task's answers reach the metric that is theirs."""
 
+from dataclasses import replace
+
 import pytest
 
 from datamodules.schema import Event, Prediction, Query
@@ -57,6 +59,16 @@ def test_labelled_videos_are_scored_by_their_own_benchmark():
 
 def test_the_evidence_of_an_answer_is_scored():
     query = Query("v_1", "v", "grounded_qa", "why?", MOMENTS, options=("a", "b"), answer=0)
-    scores = scored((query, prediction(query, [(3, 6, 0.9)])))
+    scores = scored((query, replace(prediction(query, [(3, 6, 0.9)]), option=0)))
     assert scores["grounded_qa/mIoP"] == 100
     assert scores["grounded_qa/mIoU"] == 75
+    assert scores["grounded_qa/Acc@GQA"] == 100
+    wrong = scored((query, replace(prediction(query, [(3, 6, 0.9)]), option=1)))
+    assert (wrong["grounded_qa/Acc@GQA"], wrong["grounded_qa/mIoP"]) == (0, 100)
+
+
+def test_chosen_options_are_counted():
+    queries = [Query(name, "v", "qa", "why?", options=("a", "b"), answer=1) for name in "xyz"]
+    answers = [replace(prediction(query), option=option) for query, option in zip(queries, (1, 0, None), strict=True)]
+    scores = scored(*zip(queries, answers, strict=True))
+    assert scores == {"qa/Acc": pytest.approx(100 / 3), "qa/n": 3, "qa/unparsed": 1}

@@ -239,6 +239,27 @@ def test_cached_and_uncached_generation_give_the_same_ids_and_spans(module):
         np.testing.assert_allclose(prediction.spans, expected.spans, rtol=1e-3, atol=1e-3)
 
 
+def test_writing_with_the_spatial_expert_in_the_weights_gives_the_same_answers(expert, trained, tmp_path):
+    """In float32; afterwards the weights are what they were, and training goes on."""
+    module = build(expert(tmp_path / "run", "--model.generation={max_new_tokens: 12}", previous=trained)).model.eval()
+    answer = torch.inference_mode()(module.answer)
+    expected = answer(collate_prompts(prompts(module), 0))
+    before = {name: value.clone() for name, value in module.model.state_dict().items()}
+    module.generation, seen = replace(module.generation, merge_spatial=True), []
+    layer = module.model.causal_lm.get_decoder().layers[0].self_attn.q_proj
+    hook = layer.register_forward_hook(lambda layer, *_: seen.append(layer.merged))
+    merged = answer(collate_prompts(prompts(module), 0))
+    hook.remove()
+    assert seen[0] is False, "the video needs both experts"
+    assert all(seen[1:])
+    for one, other in zip(expected, merged, strict=True):
+        assert one.answer == other.answer
+        np.testing.assert_allclose(other.spans, one.spans, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in module.model.state_dict().items())
+    batch = collate([module.dialogue.example(grounding("red", 8.0), video(), Random(0))], 0)
+    assert any(gradient.any() for gradient in gradients(module, batch).values())
+
+
 def test_the_temporal_expert_acts_on_frames_alone(module):
     """Of the first layer: S-tokens and words see the spatial expert."""
     batch = collate([module.dialogue.example(grounding("red", 1.0), video(frames=n), Random(0)) for n in (16, 9)], 0)
@@ -344,6 +365,12 @@ def test_s_tokens_that_the_shards_cannot_give_are_refused(expert, world, tmp_pat
         train.main(expert(tmp_path / "c", "--model.spatial=many"))
 
 
+def test_locs_without_their_windows_name_the_query(module):
+    turn = Turn("When?", "During <LOC> and <LOC>.", events=(Event(1, 2),))
+    with pytest.raises(ValueError, match="query q: an answer with 2 <LOC> does not fit its 1 windows"):
+        module.dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(), Random(0))
+
+
 def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
     """From an odd number of patches; 17 groups do not fit 16 frames, nor 6 tokens 5 patches."""
     patches = {"patches": "test", "patch_count": 5, "patch_width": 8, "cls_attention": "test"}
@@ -359,6 +386,45 @@ def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
     assert sum(next(iter(build(skipping).datamodule.train_dataloader())).counts.values()) == 4
 
 
+def test_features_of_another_width_need_an_adapter_of_their_own(expert, world, tmp_path):
+    """As raw hidden states do (1024 where the projected space has 768)."""
+    raw = f"--data.train=[{{shards: {other_width(world, tmp_path / 'raw')}, queries: {world / 'stage2.jsonl'}}}]"
+    from_scratch = ["--model.previous=null", "--model.feature_width=12"]
+    train.main(expert(tmp_path / "run", raw, *from_scratch, max_steps=1))
+    assert TrainedModel.from_run(tmp_path / "run").feature_width == 12
+    with pytest.raises(ValueError, match="the features are 12 wide, the adapter reads 8: set model.feature_width"):
+        train.main(expert(tmp_path / "narrow", raw, max_steps=1))
+    with pytest.raises(ValueError, match="adapter weights do not fit this model"):
+        build(expert(tmp_path / "previous", raw, "--model.feature_width=12"))
+    with pytest.raises(ValueError, match="the visual adapter would stay random"):
+        build(expert(tmp_path / "frozen", raw, *from_scratch, "--model.tune_adapter=false"))
+
+
+def other_width(world: Path, folder: Path) -> Path:
+    """The world's videos with features and S-tokens of width 12."""
+    reader = ShardReader(world / "videos")
+    made = {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test", "width": 12}
+    with ShardWriter(folder, replace(reader.header, **made)) as writer:
+        for found in map(reader.read, reader.ids):
+            features = np.pad(found.features, ((0, 0), (0, 4)))
+            writer.add(replace(found, features=features, spatial=features[:6]))
+    return folder
+
+
+@pytest.mark.parametrize("joint", ["false", "true"])
+def test_experts_may_sit_on_some_layers_only(expert, tmp_path, joint):
+    settings = f"--model.experts={{rank: 8, target_modules: [q_proj, v_proj], joint: {joint}}}"
+    model = build(expert(tmp_path / "run", settings)).model
+    adapted = {name.split(".lora_")[0].rsplit(".")[-1] for name, _ in model.named_parameters() if "lora_" in name}
+    assert adapted == {"q_proj", "v_proj"}
+
+
+def test_the_papers_role_word_is_a_chat_format_of_its_own(expert, tmp_path):
+    dialogue = build(expert(tmp_path / "run", "--model.chat=vicuna_videoexpert")).model.dialogue
+    segments = list(dialogue.encoder.segments([("<video>\nWhen?", "During <LOC>.")]))
+    assert "".join(text for text, _ in segments).endswith("USER: <video>\nWhen? VideoExpert: During <LOC>.</s>")
+
+
 def test_a_batch_without_s_tokens_carries_none(expert, tmp_path):
     cli = build(expert(tmp_path / "run", "--model.spatial=null"))
     batch = next(iter(cli.datamodule.train_dataloader()))
@@ -371,11 +437,20 @@ def test_multiple_choice_is_learned_by_letter_and_grounded_by_its_question(modul
         module.dialogue.tokenizer, module.dialogue.encoder.chat, module.localizer, "videoexpert"
     )
     wording = "why does it sing?\nA. a dog\nB. a cat\nAnswer with the option's letter from the given choices directly."
-    (turn,) = dialogue.turns(query, Random(0))
-    assert (turn.question, turn.answer) == (wording, "B")
-    assert dialogue.question(query) == Turn(wording, task="qa")
+    turns = [turn for seed in range(40) for turn in dialogue.turns(query, Random(seed))]
+    assert {turn.answer for turn in turns} == {"B"}
+    assert len({turn.question for turn in turns}) == 5
+    assert all("why does it sing?" in turn.question and "A. a dog\nB. a cat" in turn.question for turn in turns)
+    assert dialogue.asked(query) == [Turn(wording, task="qa")]
     grounded = replace(query, task="grounded_qa", events=(Event(1, 2),))
-    assert dialogue.question(grounded).question == "During which frames does why does it sing? happen?"
+    when = Turn("During which frames does why does it sing? happen?", task="grounded_qa")
+    assert dialogue.asked(grounded) == [Turn(wording, task="qa"), when]
+    dialogue.one_prompt = True
+    (both,) = dialogue.asked(grounded)
+    assert both.question.startswith("why does it sing?\nA. a dog\nB. a cat\n")
+    assert "during which frames" in both.question
+    own = replace(grounded, turns=(Turn("who sings, and when?"),))
+    assert [turn.question for turn in dialogue.asked(own)] == ["who sings, and when?"]
     with pytest.raises(ValueError, match="query c: its right option is not known"):
         dialogue.turns(replace(query, answer=None), Random(0))
 
@@ -403,7 +478,8 @@ def test_shipped_configs_hold_the_published_values(parsing_only):
     model, trainer = config["model"]["init_args"], config["trainer"]
     assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 128
     assert (model["llm"], model["style"], model["spatial"]) == ("lmsys/vicuna-7b-v1.5", "videoexpert", "4x64")
-    assert model["experts"] == {"rank": 64, "temporal_share": 0.5, "scale": 2.0, "dropout": 0.05, "joint": False}
+    ranks = {"rank": 64, "temporal_share": 0.5, "scale": 2.0, "dropout": 0.05}
+    assert model["experts"] == {**ranks, "target_modules": "all-linear", "joint": False}
     assert (model["optimization"]["lr"], model["optimization"]["warmup_ratio"]) == (1e-4, 0.03)
     assert (model["generation"]["max_new_tokens"], trainer["max_epochs"]) == (512, 2)
     assert model["localizer"]["init_args"]["smooth_l1_weight"] == 10

@@ -24,6 +24,8 @@ from datamodules.skips import OnError, SkippedFiles, Skips
 from datamodules.vision_encoder import PROJECTED
 
 VIDEO = "<video>"
+LOC = "<LOC>"
+"""Stands for a time in an answer of VideoExpert's data, which is in this layout; ``meta.loc`` lists its windows."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -33,7 +35,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
 
     Text is kept byte for byte; only ``<video>`` and the newline behind it are taken off the first question, where the
     prompt puts them back. Every turn gets the times of all markers of its sample, because the official code replaces
-    each marker in all turns.
+    each marker in all turns. A ``<LOC>`` in an answer becomes markers too, so that any localizer can write its time.
 
     Args:
         path: the published json.
@@ -55,7 +57,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
     for number, sample in enumerate(samples):
         try:
             texts, drops = _texts(sample["conversations"])
-            duration_s, times = _times(sample.get("meta") or {}, texts)
+            duration_s, times = _times(_marked(sample.get("meta") or {}, texts), texts)
             turns = [Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2)]
             name = f"{sample['id']}#{number}"
             source = sample.get("source") or ""
@@ -87,6 +89,22 @@ def _texts(conversations: list[Mapping]) -> tuple[list[str], list[str]]:
         raise ValueError(f"the first question must hold {VIDEO} once and nothing else may: {texts}")
     texts[0] = texts[0].removeprefix(f"{VIDEO}\n")
     return texts, drops
+
+
+def _marked(meta: Mapping, texts: list[str]) -> Mapping:
+    """Put markers in place of each ``<LOC>``; return ``meta`` with their times. Errors read ``reason: detail``."""
+    places, windows = [place for place, text in enumerate(texts) for _ in range(text.count(LOC))], meta.get("loc") or []
+    if len(places) != len(windows):
+        raise ValueError(
+            f"{LOC} and windows differ: {len(places)} {LOC} for {len(windows)} lists of windows in meta.loc"
+        )
+    token = dict(meta.get("token") or {})
+    for number, (place, found) in enumerate(zip(places, windows, strict=True), len(token)):
+        if len(found) != 1 or len(found[0]) != 2:
+            raise ValueError(f"not one window for a {LOC}: {found}; several are a 'grounding' query (format plain)")
+        token[f"<s{number}>"], token[f"<e{number}>"] = found[0]
+        texts[place] = texts[place].replace(LOC, f"<s{number}> to <e{number}>", 1)
+    return {**meta, "token": token}
 
 
 def _times(meta: Mapping, texts: list[str]) -> tuple[float | None, dict[str, float]]:

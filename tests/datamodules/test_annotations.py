@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from datamodules.decoding import Sampling
 from datamodules.schema import Event, read_queries, write_queries
 from datamodules.shards import ShardReader
 from datamodules.verification import verify
+from localizers import TemporalExpert, TextTimestamps
+from localizers.base import Clip
 
 SHARED = Path(os.environ.get("WHENLM_GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")).parent
 KARATE = {
@@ -230,6 +233,40 @@ def test_bad_sample(tmp_path, sample, reason):
     assert counts.total() == 1
     assert next(iter(counts)).startswith(reason)
     assert ", got" not in next(iter(counts))
+
+
+def test_a_loc_of_videoexperts_data_is_a_time_like_any_other(tmp_path):
+    asked = "<video>\nDescribe the video."
+    sample = dialogue(
+        asked, "During <LOC>, it runs. During <LOC>, it stops.", duration=54.2, loc=[[[1, 2.5]], [[9, 54]]]
+    )
+    (query,), counts = vtimellm.read(save(tmp_path, [sample]))
+    assert not counts
+    (turn,) = query.turns
+    assert turn.answer == "During <s0> to <e0>, it runs. During <s1> to <e1>, it stops."
+    assert turn.times == {"<s0>": 1, "<e0>": 2.5, "<s1>": 9, "<e1>": 54}
+    video = Clip(54.2, 100, 100 / 54.2)
+    rendered = TemporalExpert().render(turn, video, Random(0))
+    assert rendered.answer == sample["conversations"][1]["value"]
+    assert len(rendered.targets) == 2
+    assert TextTimestamps().render(turn, video, Random(0)).answer.startswith("During 02 to 05, it runs.")
+
+
+@pytest.mark.parametrize(
+    ("loc", "reason"),
+    [
+        ([[[1, 2]]], r"<LOC> and windows differ .2 <LOC> for 1 lists of windows in meta.loc"),
+        ([[[1, 2]], [[1, 2], [3, 4]]], "not one window for a <LOC>"),
+        ([[[1, 2]], [[4, 3]]], "end before start"),
+        ([[[1, 2]], [[4, 60]]], "event outside the video"),
+        ([[[1, 2]], [[None, 4]]], "time is not a number"),
+        ([[[1, 2]], [[4]]], "not one window for a <LOC>"),
+    ],
+)
+def test_locs_that_do_not_fit_are_refused(tmp_path, loc, reason):
+    sample = dialogue("<video>\nWhen?", "During <LOC> and <LOC>.", duration=54.2, loc=loc)
+    with pytest.raises(ValueError, match=f"file.json, sample 0 .id 'v'.: {reason}"):
+        vtimellm.read(save(tmp_path, [sample]))
 
 
 def test_vtimellm_refuses(tmp_path):

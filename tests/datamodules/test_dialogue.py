@@ -40,7 +40,7 @@ def test_unknown_styles_and_formats_list_the_known_ones():
         questions("grounding", "vtimelm")
     with pytest.raises(ValueError, match="no templates for task"):
         questions("grounded", "vtimellm")
-    with pytest.raises(ValueError, match="known: vicuna_v1, phi3, qwen2, plain"):
+    with pytest.raises(ValueError, match="known: vicuna_v1, vicuna_videoexpert, phi3, qwen2, plain"):
         chat_format("vicuna")
 
 

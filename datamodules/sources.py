@@ -92,7 +92,8 @@ def open_sources(sources: Sequence[Source], on_error: OnError, unique: bool = Fa
             else:
                 raise ValueError(
                     f"{source.queries}: query {query.id!r} is about video {query.video!r}, which is not in "
-                    f"{source.shards}; extract its features, or set on_error: skip to leave such queries out, counted"
+                    f"{source.shards}; {reader.remedy(query.video)}, or set on_error: skip to leave such queries out, "
+                    "counted"
                 )
     if not pairs:
         raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}")

@@ -88,10 +88,10 @@ def match(queries: Sequence[Query], shards: ShardReader, on_error: OnError) -> t
     for query in queries:
         where = f"query {query.id!r}, video {query.video!r}"
         if query.video not in shards:
-            skips.add(where, f"video without features in {shards.folder}")
+            skips.add(where, f"video without features in {shards.folder}", shards.remedy(query.video))
             continue
         if query.video not in durations:
-            durations[query.video] = shards.read(query.video).duration_s
+            durations[query.video] = shards.duration_s(query.video)
         if fault := _fault(query, durations[query.video]):
             skips.add(where, *fault)
         else:

@@ -7,6 +7,7 @@ Shape suffixes: T frames, H height, W width.
 
 import json
 import math
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -107,7 +108,8 @@ def find_sources(videos: Path) -> tuple[list[Source], int]:
     Args:
         videos: a folder (searched with its subfolders), one video or image, a ``.jsonl`` list of
             ``{"id", "path", "start_s", "end_s"}`` (only ``path`` is needed), or a text list of ``path`` or
-            ``id<TAB>path``. Paths in a list are relative to it. Without an id the file's stem is the id.
+            ``id<TAB>path``. Paths in a list are relative to it. Without an id, it is the path below the folder (the
+            list's), without the ending: ``tacos/s1`` for ``tacos/s1.mp4``; of a file elsewhere, the name alone.
 
     Returns:
         The sources, and how many files of a folder were left aside because they are neither video nor image.
@@ -122,7 +124,9 @@ def find_sources(videos: Path) -> tuple[list[Source], int]:
     others = 0
     if videos.is_dir():
         files = sorted(path for path in videos.rglob("*") if path.is_file())
-        sources = [Source(path.stem, path) for path in files if path.suffix.lower() in VIDEO_TYPES + IMAGE_TYPES]
+        sources = [
+            Source(_id(path, videos), path) for path in files if path.suffix.lower() in VIDEO_TYPES + IMAGE_TYPES
+        ]
         others = len(files) - len(sources)
     elif videos.suffix.lower() in VIDEO_TYPES + IMAGE_TYPES:
         sources = [Source(videos.stem, videos)]
@@ -131,6 +135,11 @@ def find_sources(videos: Path) -> tuple[list[Source], int]:
     if not sources:
         raise ValueError(f"{videos}: no video or image found ({others} other files); known: {', '.join(VIDEO_TYPES)}")
     return sources, others
+
+
+def _id(file: Path, folder: Path) -> str:
+    below = Path(os.path.relpath(file, folder)).with_suffix("")
+    return below.name if ".." in below.parts else below.as_posix()
 
 
 def _read_list(path: Path) -> Iterator[Source]:
@@ -147,7 +156,7 @@ def _read_list(path: Path) -> Iterator[Source]:
                 name, tab, file = line.partition("\t")
                 entry = {"id": name, "path": file} if tab else {"path": line.strip()}
             file = path.parent / entry["path"]
-            yield Source(entry.get("id", file.stem), file, entry.get("start_s"), entry.get("end_s"))
+            yield Source(entry.get("id", _id(file, path.parent)), file, entry.get("start_s"), entry.get("end_s"))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import decord
 import numpy as np
 import torch
-from rich.progress import track
+from rich.progress import Progress
 
 from datamodules.decoders import Decoders
 from datamodules.decoding import DECODE_ERRORS, Decoded, Sampling, Source, decode, first_line
@@ -134,14 +134,18 @@ class _Extraction:
         todo = [(number, source) for number, group in groups.items() for source in group]
         decoders = Decoders([source for _, source in todo], self.sampling, chunk_frames, threads)
         current = None
-        with closing(iter(decoders)) as steps:
-            for number, source in track(todo, "extracting", disable=not todo or not self.writer.leads):
+        # Not rich's track: its display, a thread, ends only when somebody closes the generator.
+        bar = Progress(disable=not todo or not self.writer.leads)
+        with closing(iter(decoders)) as steps, bar:
+            task = bar.add_task("extracting", total=len(todo))
+            for number, source in todo:
                 if number != current:
                     self.writer.begin(number)
                     current = number
                 video = self._encode(source, steps)
                 if video:
                     self.writer.add(video)  # outside of any try: a full disk is no reason to skip a video
+                bar.advance(task)
         wall_s = time.perf_counter() - start
         available = {"encoders_s": wall_s, "decoders_s": wall_s * threads}
         return Throughput(self.frames, wall_s, decoders.decode_s, self.encode_s, decoders.waited_s, **available)

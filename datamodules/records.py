@@ -175,6 +175,14 @@ def decode_record(record: Mapping, pread: Callable[[int, int], bytes | bytearray
     return video
 
 
+def decode_duration(record: Mapping, pread: Callable[[int, int], bytes | bytearray]) -> float:
+    """Seconds of the video of one entry of a shard's index; reads the few bytes that say it."""
+    about = json.loads(bytes(pread(*record["members"]["video.json"])))
+    if not 0 <= about["duration_s"] < math.inf:
+        raise ValueError(f"duration_s is {about['duration_s']!r}")
+    return about["duration_s"]
+
+
 class StrictTarInfo(tarfile.TarInfo):
     """tarfile (and so WebDataset) takes a damaged header for the end of the archive. Here it is an error."""
 

@@ -1,6 +1,6 @@
 """Which sample comes when: a pure function of seed and epoch, shared out over ranks, resumable at any batch."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -21,7 +21,38 @@ class Draw:
     """True: it is there only so that every rank has as many batches; nothing is learned from it."""
 
 
-def epoch_order(shard_of_sample: Sequence[Hashable], seed: int, epoch: int, window: int = WINDOW) -> list[int]:
+@dataclass(frozen=True)
+class Part:
+    """One source of a mixture: samples that lie side by side."""
+
+    samples: int
+    weight: float = 1.0
+    """Times that an epoch draws each of them, on average."""
+
+    @property
+    def draws(self) -> int:
+        """How many an epoch holds, one at least."""
+        return max(round(self.weight * self.samples), 1)
+
+
+def epoch_samples(parts: Sequence[Part], seed: int, epoch: int) -> list[int]:
+    """Which samples an epoch holds: each of a part equally often, and as many at random as are missing to its draws."""
+    random, start, samples = Random(f"{seed}/{epoch}/mixture"), 0, []
+    for part in parts:
+        block = range(start, start + part.samples)
+        times, rest = divmod(part.draws, part.samples)
+        samples += [*block] * times + sorted(random.sample(block, rest))
+        start += part.samples
+    return samples
+
+
+def epoch_order(
+    shard_of_sample: Sequence[Hashable],
+    seed: int,
+    epoch: int,
+    window: int = WINDOW,
+    samples: Iterable[int] | None = None,
+) -> list[int]:
     """The order of an epoch: shards shuffled, then samples shuffled within windows of shards.
 
     Args:
@@ -29,14 +60,15 @@ def epoch_order(shard_of_sample: Sequence[Hashable], seed: int, epoch: int, wind
         seed: of the run.
         epoch: number of the epoch.
         window: shards in a window.
+        samples: those of the epoch. None: every one, once.
 
     Returns:
-        every sample index once.
+        the samples in their order.
     """
     random = Random(f"{seed}/{epoch}")
     shards: dict[Hashable, list[int]] = {}
-    for sample, shard in enumerate(shard_of_sample):
-        shards.setdefault(shard, []).append(sample)
+    for sample in range(len(shard_of_sample)) if samples is None else samples:
+        shards.setdefault(shard_of_sample[sample], []).append(sample)
     groups = list(shards.values())
     random.shuffle(groups)
     order = []
@@ -48,7 +80,7 @@ def epoch_order(shard_of_sample: Sequence[Hashable], seed: int, epoch: int, wind
 
 
 class EpochBatches:
-    """Batch sampler: every sample once an epoch over all ranks, the same number of batches on each.
+    """Batch sampler: an epoch's samples once over all ranks, the same number of batches on each.
 
     Where the last samples do not divide over the ranks, some are drawn twice, the second time as padding.
 
@@ -59,6 +91,7 @@ class EpochBatches:
         rank: of this process.
         world_size: processes.
         done: gives the batches of this epoch that were used already; iteration goes on behind them.
+        parts: the sources of the samples and their weights. None: every sample once an epoch.
     """
 
     def __init__(
@@ -69,10 +102,12 @@ class EpochBatches:
         rank: int = 0,
         world_size: int = 1,
         done: Callable[[], int] = int,
+        parts: Sequence[Part] | None = None,
     ):
         self.shard_of_sample, self.batch_size, self.seed = shard_of_sample, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.done = done
+        self.parts = [Part(len(shard_of_sample))] if parts is None else list(parts)
         self.epoch = 0
         self.sampler = self  # Lightning looks here for `set_epoch`
 
@@ -81,10 +116,11 @@ class EpochBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.shard_of_sample) // (self.batch_size * self.world_size))
+        return -(-sum(part.draws for part in self.parts) // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = epoch_order(self.shard_of_sample, self.seed, self.epoch)
+        samples = epoch_samples(self.parts, self.seed, self.epoch)
+        order = epoch_order(self.shard_of_sample, self.seed, self.epoch, samples=samples)
         missing = -len(order) % self.world_size
         draws = [Draw(index, self.epoch) for index in order]
         draws += [Draw(order[i % len(order)], self.epoch, padding=True) for i in range(missing)]

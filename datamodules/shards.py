@@ -11,11 +11,13 @@ import itertools
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from datamodules.records import DAMAGE, FeatureHeader, decode_record, member_key, to_members
+from datamodules.names import VideoNames
+from datamodules.records import DAMAGE, FeatureHeader, decode_duration, decode_record, member_key, to_members
 from datamodules.schema import Video
 
 FORMAT = "whenlm-shards-1"
@@ -226,6 +228,8 @@ class ShardWriter:
 class ShardReader:
     """Random access to the videos of a folder, by offset. Cheap to pickle, safe in forked workers.
 
+    A video is asked for by its id, or by the end of it where that is enough (see ``VideoNames``).
+
     Args:
         folder: what ShardWriter wrote.
 
@@ -249,6 +253,7 @@ class ShardReader:
                         f"{self.folder}: id {record['id']!r} is in {other} and in {tar.name}; keep one of them"
                     )
                 self._records[record["id"]] = number, record
+        self._names = VideoNames(self._records)
 
     @property
     def ids(self) -> list[str]:
@@ -259,7 +264,7 @@ class ShardReader:
         return len(self._records)
 
     def __contains__(self, video_id: str) -> bool:
-        return video_id in self._records
+        return self._names.find(video_id) is not None
 
     def shard_of(self, video_id: str) -> int:
         """Number of the shard that holds a video; videos of one shard are near each other on disk."""
@@ -271,19 +276,30 @@ class ShardReader:
         Raises:
             ValueError: there is no such video, or its record is damaged (naming file, id and key).
         """
+        return self._decoded(video_id, partial(decode_record, header=self.header))
+
+    def duration_s(self, video_id: str) -> float:
+        """Length of a video, without reading its features. Raises ValueError as ``read`` does."""
+        return self._decoded(video_id, decode_duration)
+
+    def _decoded(self, video_id: str, decode: Callable):
         number, record = self._find(video_id)
         try:
-            return decode_record(record, lambda offset, size: self._pread(number, offset, size), self.header)
+            return decode(record, partial(self._pread, number))
         except DAMAGE as error:
-            where = f"{self._tars[number]}: record {video_id!r} (key {record['key']})"
+            where = f"{self._tars[number]}: record {record['id']!r} (key {record['key']})"
             raise ValueError(f"{where} is damaged: {error}. prepare.py verify lists all of them") from None
 
+    def remedy(self, video_id: str) -> str:
+        """What to do about a video that is not here."""
+        return self._names.remedy(video_id, "extract its features")
+
     def _find(self, video_id: str) -> tuple[int, dict]:
-        if video_id not in self._records:
-            raise ValueError(
-                f"{self.folder} has no video {video_id!r} ({len(self)} others); extract its features first"
-            )
-        return self._records[video_id]
+        found = self._names.find(video_id)
+        if found is None:
+            others = f"{self.folder} has no video {video_id!r} ({len(self)} others)"
+            raise ValueError(f"{others}; {self.remedy(video_id)}")
+        return self._records[found]
 
     def _pread(self, number: int, offset: int, size: int) -> bytearray:
         # pread moves no shared file position, so a descriptor inherited through fork is safe to use.

@@ -1,5 +1,6 @@
 """Features and annotations, met by video id: the data sets behind the loaders."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ class Source:
     """Folder of shards, or shard URLs in WebDataset's brace notation (training only, see ``streaming.stream``)."""
     queries: Path
     """Annotation file, one Query a line."""
+    weight: float = 1.0
+    """Times that an epoch of training holds each query: 2 is twice, 0.5 a half of them, drawn anew each epoch."""
+
+    def __post_init__(self):
+        if not 0 < self.weight < math.inf:
+            raise ValueError(
+                f"{self.queries}: weight must be positive, got {self.weight}; leave the source out instead"
+            )
 
     @property
     def remote(self) -> bool:
@@ -57,24 +66,28 @@ def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example 
         return Skipped(str(error))
 
 
-def open_sources(sources: Sequence[Source], on_error: OnError, unique: bool = False) -> tuple[list[Pair], Counter]:
+def open_sources(
+    sources: Sequence[Source], on_error: OnError, unique: bool = False
+) -> tuple[list[list[Pair]], Counter]:
     """Pair every query with the shards that hold its video.
 
     Args:
         sources: local sources; their features must have been made in the same way.
         on_error: what to do with a query whose video is absent.
-        unique: refuse an id that two sources use. (In training a source may be named twice, to weigh more.)
+        unique: refuse an id that two sources use, and a weight.
 
     Returns:
-        the pairs, in file order, and what was skipped.
+        the pairs of each source, in file order, and what was skipped.
 
     Raises:
-        ValueError: an absent video (naming file, query and video), features made differently, an id used twice, or no
-            query at all.
+        ValueError: an absent video (naming file, query and video), features made differently, an id used twice, a
+            weight where all are asked once, or no query at all.
     """
-    pairs, skipped = [], Counter()
+    pairs, skipped = [[] for _ in sources], Counter()
     first, files = None, {}
-    for source in sources:
+    for source, found in zip(sources, pairs, strict=True):
+        if unique and source.weight != 1:
+            raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
         reader = ShardReader(source.shards)
         first = first or (source, reader)
         first[1].header.check_same(reader.header, first[0].shards, source.shards)
@@ -86,15 +99,16 @@ def open_sources(sources: Sequence[Source], on_error: OnError, unique: bool = Fa
                 )
             files[query.id] = source.queries
             if query.video in reader:
-                pairs.append((reader, query))
+                found.append((reader, query))
             elif on_error == "skip":
                 skipped["video not in shards"] += 1
             else:
                 raise ValueError(
                     f"{source.queries}: query {query.id!r} is about video {query.video!r}, which is not in "
-                    f"{source.shards}; extract its features, or set on_error: skip to leave such queries out, counted"
+                    f"{source.shards}; {reader.remedy(query.video)}, or set on_error: skip to leave such queries out, "
+                    "counted"
                 )
-    if not pairs:
+    if not any(pairs):
         raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}")
     return pairs, skipped
 

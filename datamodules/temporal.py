@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import partial
+from itertools import chain
 
 import lightning as L
 import torch
@@ -10,7 +11,8 @@ from torch.utils.data import DataLoader
 from datamodules.batch import Batch, PromptBatch, collate, collate_prompts
 from datamodules.dialogue import WITH_PATCHES, Dialogue
 from datamodules.records import FeatureHeader
-from datamodules.sampling import EpochBatches, ResumableLoader
+from datamodules.sampling import EpochBatches, Part, ResumableLoader
+from datamodules.schema import Query
 from datamodules.skips import OnError
 from datamodules.sources import (
     Pair,
@@ -41,7 +43,7 @@ class TemporalDataModule(L.LightningDataModule):
 
     Args:
         dialogue: writes annotations as tokens; the LightningModule has it.
-        train: sources of training dialogues, concatenated; or one remote source.
+        train: sources of training dialogues, mixed by their weights; or one remote source.
         val: sources of questions asked during training.
         test: sources of questions asked at the end.
         batch_size: dialogues of one process and step; groups of them with ``queries_per_video``.
@@ -75,22 +77,29 @@ class TemporalDataModule(L.LightningDataModule):
         """Queries left out before the first batch, by reason."""
         self.header: FeatureHeader | None = None
         """How the features were made; None until a loader was asked for, and for streams."""
+        self.mixture: list[tuple[Source, Part]] = []
+        """The sources of training, and what an epoch draws from each; empty until asked for, and for streams."""
+        self.queries: dict[str, list[Query]] = {}
+        """Those of each split whose loader was asked for."""
 
-    def _open(self, split: str) -> list[Pair]:
-        pairs, skipped = open_sources(self.sources[split], self.on_error, unique=split != "train")
+    def _open(self, split: str) -> list[list[Pair]]:
+        """The pairs of each source."""
+        opened, skipped = open_sources(self.sources[split], self.on_error, unique=split != "train")
         self.skipped += skipped
-        header = pairs[0][0].header
+        self.queries[split] = [query for pairs in opened for _, query in pairs]
+        reader = next(reader for pairs in opened for reader, _ in pairs)
+        header = reader.header
         if self.dialogue.spatial:
-            check_shards(header, self.dialogue.spatial, str(pairs[0][0].folder))
+            check_shards(header, self.dialogue.spatial, str(reader.folder))
         if self.dialogue.question_tokenizer and not header.patches:
-            raise ValueError(f"{pairs[0][0].folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
+            raise ValueError(f"{reader.folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
         if self.header:
             self.header.check_same(header, "the other split", f"data.{split}")
         self.header = header
-        return pairs
+        return opened
 
     def train_dataloader(self) -> DataLoader:
-        """Every sample once an epoch, in an order that depends on seed and epoch; resumes at any batch.
+        """Every sample as often an epoch as its source weighs, in an order of seed and epoch; resumes at any batch.
 
         Raises:
             ValueError: no training source, or a remote source beside another or without a length of the epoch.
@@ -102,7 +111,10 @@ class TemporalDataModule(L.LightningDataModule):
             raise ValueError("data.train is empty: name at least one source with shards and queries")
         if any(source.remote for source in sources):
             return self._streaming_loader(sources)
-        groups = share_videos(self._open("train"), self.queries_per_video)
+        shared = [share_videos(pairs, self.queries_per_video) for pairs in self._open("train")]
+        mixed = zip(sources, shared, strict=True)
+        self.mixture = [(source, Part(len(groups), source.weight)) for source, groups in mixed if groups]
+        groups = [group for groups in shared for group in groups]
         dataset = TrainingDialogues(groups, self.dialogue, self.seed, self.on_error)
         readers: dict[int, int] = {}
         shards = [
@@ -110,17 +122,19 @@ class TemporalDataModule(L.LightningDataModule):
             for (reader, query), *_ in groups
         ]
         trainer, progress = self.trainer, self.trainer.fit_loop.epoch_loop.batch_progress
-        batches = EpochBatches(
-            shards, self.batch_size, self.seed, trainer.global_rank, trainer.world_size, lambda: progress.current.ready
-        )
+        done, parts = lambda: progress.current.ready, [part for _, part in self.mixture]
+        batches = EpochBatches(shards, self.batch_size, self.seed, trainer.global_rank, trainer.world_size, done, parts)
         return ResumableLoader(dataset, batches, **self._loader_settings(collate))
 
     def _streaming_loader(self, sources: list[Source]) -> DataLoader:
         if len(sources) > 1:
             raise ValueError("a remote source cannot be mixed with others; download the shards, or train on one")
+        if sources[0].weight != 1:
+            raise ValueError("a remote source has no weight: it is alone, and has no epochs")
         if not isinstance(self.trainer.limit_train_batches, int):
             raise ValueError("streamed shards have no length: set trainer.limit_train_batches to batches an epoch")
         dataset = StreamedDialogues(sources[0], self.dialogue, self.seed, self.on_error)
+        self.queries["train"] = [query for queries in dataset.queries.values() for query in queries]
         return DataLoader(dataset, batch_size=self.batch_size, **self._loader_settings(collate))
 
     def val_dataloader(self) -> DataLoader | list:
@@ -132,7 +146,7 @@ class TemporalDataModule(L.LightningDataModule):
         return self._prompt_loader("test")
 
     def _prompt_loader(self, split: str) -> DataLoader:
-        dataset = Prompts(self._open(split), self.dialogue, self.on_error)
+        dataset = Prompts(list(chain.from_iterable(self._open(split))), self.dialogue, self.on_error)
         batches = dataset.batches(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(dataset, batch_sampler=batches, **self._loader_settings(collate_prompts))
 

@@ -15,6 +15,7 @@ from callbacks.randomness import StepRandomness
 from callbacks.resuming import WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
+from callbacks.training_data import TrainingData
 from command_line import ShortErrors, launcher_settings
 from datamodules.temporal import TemporalDataModule
 from lightning_modules.video_language import VideoLanguageModule
@@ -89,7 +90,7 @@ class TrainingCLI(LightningCLI):
         settings = self.config["trainer"]
         if settings["logger"] in (None, True):
             kwargs["logger"] = default_loggers(Path(self.config["output"]))
-        callbacks = [StepRandomness(), WholeSteps(), Throughput(), SkippedData(), LossCurves()]
+        callbacks = [StepRandomness(), WholeSteps(), Throughput(), TrainingData(), SkippedData(), LossCurves()]
         if settings["enable_progress_bar"] is not False:
             callbacks.append(RichProgressBar())
         if settings["enable_model_summary"] is not False:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 import train
 from datamodules.chat import IGNORE
-from datamodules.schema import Query, Turn, read_queries, write_queries
+from datamodules.schema import Event, Query, Turn, read_queries, write_queries
+from datamodules.shards import ShardReader, ShardWriter
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import read_weights
@@ -408,6 +410,33 @@ def test_validation_scores_are_logged_and_can_choose_the_checkpoint(arguments, r
     column = header.split(",").index("val/grounding/n")
     assert [float(row.split(",")[column]) for row in rows if row.split(",")[column]] == [questions, questions]
     assert read_weights(tmp_path / "run").manifest["features"]["width"] == 8
+
+
+def test_mixture_is_printed_and_leakage_is_warned_of_once(arguments, runs, world, tmp_path, capsys, monkeypatch):
+    """Pictures and videos in one run, with weights; validation asks about videos that are trained on."""
+    monkeypatch.setattr("datamodules.tables.console.width", 300)
+    images = f"{{shards: {world / 'images'}, queries: {world / 'stage1.jsonl'}, weight: 0.5}}"
+    videos = f"{{shards: {world / 'videos'}, queries: {world / 'stage3.jsonl'}}}"
+    write_queries(tmp_path / "val.jsonl", [
+        Query("seen", "train00000.mp4", "grounding", "a robot", (Event(0, 1),)),
+        *read_queries(world / "val" / "grounding.jsonl"),
+    ])  # fmt: skip
+    more = [f"--data.train=[{images}, {videos}]", "--trainer.max_epochs=2", "--model.generation.max_new_tokens=4"]
+    reader = ShardReader(world / "videos")
+    with ShardWriter(tmp_path / "shards", reader.header) as writer:
+        writer.add(replace(reader.read("train00000"), id="train00000.mp4"))
+        for name in sorted({query.video for query in read_queries(world / "val" / "grounding.jsonl")}):
+            writer.add(reader.read(name))
+    more += [f"--data.val=[{{shards: {tmp_path / 'shards'}, queries: {tmp_path / 'val.jsonl'}}}]"]
+    more += ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}"]
+    with pytest.warns(PossibleUserWarning, match=r"data\.val is not unseen: 1 of \d+ .*train00000.*in-domain") as told:
+        train.main(arguments(3, tmp_path / "run", *more, previous=runs[2], max_steps=-1))
+    assert sum("data.val" in str(warning.message) for warning in told) == 1
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if ".jsonl" in line]
+    assert [row[-6:-1:2] for row in rows] == [["0.5", "24", "12"], ["1.0", "20", "20"]]
+    hparams = next(tmp_path.rglob("hparams.yaml")).read_text()
+    assert "drawn_an_epoch" in hparams
 
 
 CONFIGS = {1: "lcs558k", 2: "internvid", 3: "instruct36k"}

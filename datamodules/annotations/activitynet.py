@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamodules.annotations.files import Records, read_json
+from datamodules.annotations.files import Records
 from datamodules.schema import Query
 from datamodules.skips import OnError
 
+LAYOUT = "{video: {duration, timestamps, sentences}}"
 TASKS = ("grounding", "dense_captioning", "events")
 
 
@@ -33,13 +34,18 @@ def read(
         ValueError: the file has another layout, a task is unknown, or (``fail``) naming file, video and event.
     """
     check_tasks(tasks)
-    records = Records(path, on_error, "{video: {duration, timestamps, sentences}}")
-    videos = read_json(path)
-    if not isinstance(videos, dict):
-        raise ValueError(f"{path}: expected an object of videos, got a {type(videos).__name__}")
+    records = Records(path, on_error, LAYOUT)
+    videos = records.json()
+    if not isinstance(videos, dict) or not (videos and any(map(is_story, videos.values()))):
+        raise records.refuse(videos)
     for video, entry in videos.items():
         add_video(records, video, entry, tasks)
     return records.finish()
+
+
+def is_story(entry) -> bool:
+    """Whether this looks like a video of this layout, be it a broken one."""
+    return isinstance(entry, dict) and not {"timestamps", "sentences"}.isdisjoint(entry)
 
 
 def check_tasks(tasks: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.annotations.durations import read_durations
-from datamodules.annotations.files import Records, read_json, read_text
+from datamodules.annotations.files import Records, read_text
 from datamodules.schema import Query
 from datamodules.skips import OnError
 
@@ -69,7 +69,7 @@ def _moments(records: Records) -> list[Moment]:
         return _lines(records)
     if records.path.suffix == ".jsonl":
         return _rows(records, [row for _, row in records.rows(())])
-    content = read_json(records.path)
+    content = records.json()
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return _rows(records, content["annotations"])
     if isinstance(content, list) and content and isinstance(content[0], dict):

@@ -95,7 +95,14 @@ class Records:
 
     def refuse(self, content) -> ValueError:
         """The error about an unknown layout."""
-        return ValueError(f"{self.path}: unknown layout: {describe(content)}. Understood: {self.layouts}")
+        found = content if isinstance(content, str) else describe(content)
+        return ValueError(f"{self.path}: unknown layout: {found}. Understood: {self.layouts}")
+
+    def json(self):
+        """The content of a JSON file. Raises ValueError for any other file, naming the layouts, or for broken JSON."""
+        if self.path.suffix in (".jsonl", ".csv", ".txt"):
+            raise self.refuse(f"a {self.path.suffix} file")
+        return read_json(self.path)
 
     @contextmanager
     def entry(self, where: str) -> Iterator[None]:
@@ -121,7 +128,7 @@ class Records:
         elif self.path.suffix == ".jsonl":
             rows = self._lines()
         else:
-            content = read_json(self.path)
+            content = self.json()
             if not isinstance(content, list):
                 raise self.refuse(content)
             rows = [(f"record {place}", row) for place, row in enumerate(content)]

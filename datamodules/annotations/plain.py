@@ -8,7 +8,8 @@
      "events": [{"start_s": 3.2, "end_s": 7.9, "caption": "a man opens the door"}]}
     {"id": "c", "video": "kitchen", "task": "qa", "text": "what is red?", "options": ["a door", "a cup"], "answer": 1}
 
-``video`` is the id of the features (for a file in a folder, its name without the ending); all times are seconds;
+``video`` is the id of the features (for a file in a folder, its name without the ending, or its path in the folder
+where names repeat); all times are seconds;
 ``duration_s`` may be left out, and then times are held against the features. ``datamodules.schema.Query`` says which
 fields each task needs.
 """

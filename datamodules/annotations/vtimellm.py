@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.annotations.files import read_json
+from datamodules.annotations.files import Records
 from datamodules.decoding import Sampling
 from datamodules.extraction import Summary
 from datamodules.preprocessing import Preprocessing
@@ -23,6 +23,7 @@ from datamodules.shards import ShardWriter
 from datamodules.skips import OnError, SkippedFiles, Skips
 from datamodules.vision_encoder import PROJECTED
 
+LAYOUT = "a list of {id, conversations: [{from, value}]} with meta: {duration, token} where there are times"
 VIDEO = "<video>"
 LOC = "<LOC>"
 """Stands for a time in an answer of VideoExpert's data, which is in this layout; ``meta.loc`` lists its windows."""
@@ -50,9 +51,13 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
 
     Source: VTimeLLM, ``vtimellm/train/dataset.py``.
     """
-    samples = read_json(path)
-    if not isinstance(samples, list):
-        raise ValueError(f"{path}: expected a list of samples, got a {type(samples).__name__}")
+    records = Records(path, on_error, LAYOUT)
+    samples = records.json()
+    known = isinstance(samples, list) and any(
+        isinstance(sample, dict) and "conversations" in sample for sample in samples
+    )
+    if not known:
+        raise records.refuse(samples)
     skips, dropped, queries = Skips(on_error), Counter(), []
     for number, sample in enumerate(samples):
         try:

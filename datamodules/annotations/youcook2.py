@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.annotations.activitynet import add_video, check_tasks
-from datamodules.annotations.files import Records, read_json
+from datamodules.annotations.activitynet import add_video, check_tasks, is_story
+from datamodules.annotations.files import Records
 from datamodules.schema import Query
 from datamodules.skips import OnError
 
-LAYOUTS = "{database: {video: {duration, annotations: [..]}}}, {video: {duration, timestamps, sentences}}"
+LAYOUTS = (
+    "{database: {video: {duration, annotations: [{segment, sentence}]}}}, {video: {duration, timestamps, sentences}}"
+)
 
 
 def read(
@@ -38,29 +40,27 @@ def read(
     """
     check_tasks(tasks)
     records = Records(path, on_error, LAYOUTS)
-    content = read_json(path)
-    if not isinstance(content, dict):
+    content = records.json()
+    database = content.get("database", content) if isinstance(content, dict) else None
+    stories = {video: _story(entry) for video, entry in database.items()} if isinstance(database, dict) else {}
+    if not any(map(is_story, stories.values())):
         raise records.refuse(content)
-    database = content.get("database")
-    if database is None:
-        if not all(isinstance(entry, dict) and "timestamps" in entry for entry in list(content.values())[:1]):
-            raise records.refuse(content)
-        if subset:
-            raise ValueError(f"{path}: --subset is for the 'database' layout; this file does not say subsets")
-        database = content
-    elif subset and subset not in (found := {entry.get("subset") for entry in database.values()}):
+    found = {entry.get("subset") for entry in database.values() if isinstance(entry, dict)}
+    if subset and "database" not in content:
+        raise ValueError(f"{path}: --subset is for the 'database' layout; this file does not say subsets")
+    if subset and subset not in found:
         raise ValueError(f"{path}: no subset {subset!r} in it, only {', '.join(sorted(map(str, found)))}")
-    for video, entry in database.items():
-        if subset in (None, entry.get("subset")):
-            add_video(records, video, _story(entry) if "annotations" in entry else entry, tasks)
+    for video, story in stories.items():
+        if not subset or (isinstance(story, dict) and subset == story.get("subset")):
+            add_video(records, video, story, tasks)
     return records.finish()
 
 
-def _story(entry: dict) -> dict:
-    """A ``database`` entry in ActivityNet Captions' words."""
-    steps = [step for step in entry["annotations"] if isinstance(step, dict)]
-    return {
-        "duration": entry.get("duration"),
-        "timestamps": [step.get("segment") for step in steps],
-        "sentences": [step.get("sentence") for step in steps],
-    }
+def _story(entry):
+    """A ``database`` entry in ActivityNet Captions' words; anything else as it is."""
+    steps = entry.get("annotations") if isinstance(entry, dict) else None
+    if not isinstance(steps, list) or not any(isinstance(step, dict) and "sentence" in step for step in steps):
+        return entry
+    steps = [step for step in steps if isinstance(step, dict)]
+    times, sentences = ([step.get(key) for step in steps] for key in ("segment", "sentence"))
+    return entry | {"timestamps": times, "sentences": sentences}

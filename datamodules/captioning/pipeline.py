@@ -16,6 +16,7 @@ from datamodules.captioning.endpoint import Client, Endpoint, Unanswered
 from datamodules.captioning.jobs import Job, detail_job, dialogue_jobs
 from datamodules.captioning.planning import plan, print_estimate, print_plan, progress_bar, spent
 from datamodules.decoding import Source, find_sources
+from datamodules.names import VideoNames
 from datamodules.schema import Query, read_queries, write_queries
 from datamodules.skips import OnError, SkippedFiles
 from datamodules.tables import console, print_made, print_skipped
@@ -57,16 +58,20 @@ class Pipeline:
             ValueError: bad input, or a failure under the policy ``fail``.
         """
         sources = _by_id(find_sources(videos)[0], videos)
+        names = VideoNames(sources)
 
         def jobs(queries: list[Query], skips: SkippedFiles, text: Client, stop) -> dict[tuple[int, int], Job]:
             client, made = Client(vision, stop), {}
             for q, query in enumerate(queries):
                 missing = [k for k, event in enumerate(query.events) if not event.detail]
-                if missing and query.video not in sources:
-                    skips.add(f"query {query.id!r}", "no video file", f"{query.video} in {videos}")
+                video = names.find(query.video)
+                if missing and video is None:
+                    skips.add(
+                        f"query {query.id!r}", "no video file", names.remedy(query.video, f"{query.video} in {videos}")
+                    )
                     missing = []
                 for k in missing:
-                    made[q, k] = detail_job(query, k, sources[query.video], client, text, frames, size)
+                    made[q, k] = detail_job(query, k, sources[video], client, text, frames, size)
             return made
 
         def assemble(queries: list[Query], results: dict[tuple[int, int], str]) -> list[Query]:

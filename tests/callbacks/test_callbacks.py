@@ -14,6 +14,7 @@ from callbacks.resuming import WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
 from callbacks.timelines import draw_timelines
+from callbacks.training_data import TrainingData, leakage
 from datamodules.schema import Event, Prediction, Query
 
 
@@ -171,3 +172,28 @@ def test_throughput_is_that_of_all_ranks(monkeypatch):
         throughput.on_train_batch_end(run, None, None, batch, step)
     rates = {"speed/samples_per_s": 4 * 3 / 8, "speed/tokens_per_s": 20 * 3 / 8, "speed/data_wait": 2 / 8}
     assert run.loggers[0].logged == [(rates, 7), (rates, 7)]
+
+
+def about(*videos: str, source: str = "") -> list[Query]:
+    return [Query(video, video, "grounding", "x", (Event(0, 1),), source=source) for video in videos]
+
+
+def test_leakage_in_one_line():
+    shared = [f"v_abcdefghij{k}" for k in range(5)]
+    said = leakage(about(*shared, "other"), about(*(f"{name[2:]}_0.0_9.0" for name in shared), "unseen"))
+    assert said == (
+        "data.val is not unseen: 5 of 6 evaluation videos (83.3%) are in the training data (abcdefghij0, abcdefghij1, "
+        "abcdefghij2 and 2 more), with 5 of 6 queries. Its scores are in-domain"
+    )
+    assert "\n" not in said
+    assert leakage(about("a", source="x"), about("a", source="x")).endswith("fine-tuned")
+    assert leakage(about("a", source="x"), about("b", source="x")) == leakage(about("a"), []) == ""
+
+
+def test_only_rank_0_speaks_of_the_data(recwarn, capsys):
+    data = SimpleNamespace(mixture=[], queries={"train": about("a"), "val": about("a")})
+    TrainingData().on_train_start(trainer(is_global_zero=False, datamodule=data), None)
+    assert not recwarn
+    TrainingData().on_train_start(trainer(datamodule=data), None)
+    assert len(recwarn) == 1
+    assert capsys.readouterr().out == ""

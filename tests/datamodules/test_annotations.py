@@ -127,7 +127,7 @@ def test_activitynet_small_overrun_is_kept(tmp_path):
 def test_activitynet_refuses(tmp_path):
     with pytest.raises(ValueError, match="'v_x' is there twice"):
         activitynet.read(save(tmp_path, '{"v_x": {}, "v_x": {}}'))
-    with pytest.raises(ValueError, match="expected an object of videos, got a list"):
+    with pytest.raises(ValueError, match="unknown layout: an empty list. Understood: {video: {duration"):
         activitynet.read(save(tmp_path, []))
     with pytest.raises(ValueError, match="file.json: not JSON"):
         activitynet.read(save(tmp_path, "{"))
@@ -270,7 +270,7 @@ def test_locs_that_do_not_fit_are_refused(tmp_path, loc, reason):
 
 
 def test_vtimellm_refuses(tmp_path):
-    with pytest.raises(ValueError, match="expected a list of samples, got a dict"):
+    with pytest.raises(ValueError, match="unknown layout: an empty object. Understood: a list of {id, conv"):
         vtimellm.read(save(tmp_path, {}))
     with pytest.raises(ValueError, match="not JSON"):
         vtimellm.read(save(tmp_path, "["))

@@ -297,6 +297,17 @@ def test_an_unknown_layout_names_what_was_found_and_what_is_understood(tmp_path)
         reader("didemo")(save(tmp_path, "a.json", '[\n{"a" 1}]'))
 
 
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+@pytest.mark.parametrize("name", ["activitynet", "vtimellm", "youcook2"])
+def test_the_file_of_another_dataset_is_no_list_of_bad_records(tmp_path, name, policy):
+    """Charades-STA looks like YouCook2's database, but has labels for sentences; a jsonl or csv is no broken json."""
+    with pytest.raises(ValueError, match=r"a\.json: unknown layout: an object with the keys 'database'.*Understood: "):
+        reader(name)(save(tmp_path, "a.json", {"database": {"3MSZA": CHARADES}}), policy)
+    for ending in (".jsonl", ".csv"):
+        with pytest.raises(ValueError, match=rf"unknown layout: a \{ending} file\. Understood: "):
+            reader(name)(save(tmp_path, f"a{ending}", "{}\n{}\n"), policy)
+
+
 def test_there_is_a_fixture_for_every_reader():
     assert set(FIXTURES) | {"nextgqa"} == set(READERS)
     with pytest.raises(ValueError, match="unknown dataset 'charades'; known: activitynet, charades_sta"):

@@ -1,11 +1,13 @@
 """Every sample once an epoch, in an order that seed and epoch alone decide, resumable at any batch."""
 
+from collections import Counter
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from datamodules.sampling import WINDOW, Draw, EpochBatches, ResumableLoader, epoch_order
+from datamodules.sampling import WINDOW, Draw, EpochBatches, Part, ResumableLoader, epoch_order, epoch_samples
 
 sizes = st.integers(1, 60)
 worlds = st.integers(1, 5)
@@ -93,3 +95,38 @@ def test_a_pass_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     list(loader(23, 4))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@given(
+    parts=st.lists(st.builds(Part, st.integers(1, 30), st.floats(0.01, 3)), min_size=1, max_size=4),
+    seed=seeds,
+    epoch=st.integers(0, 3),
+)
+def test_an_epoch_holds_of_each_source_what_it_weighs(parts, seed, epoch):
+    counts, start = Counter(epoch_samples(parts, seed, epoch)), 0
+    for part in parts:
+        drawn = [counts[sample] for sample in range(start, start + part.samples)]
+        assert sum(drawn) == part.draws
+        assert abs(part.draws - part.weight * part.samples) <= 1
+        assert max(drawn) - min(drawn) <= 1  # all equally often
+        start += part.samples
+    assert max(counts) < start
+    whole = [Part(part.samples) for part in parts]
+    assert epoch_samples(whole, seed, epoch) == list(range(start))
+
+
+def test_a_part_of_a_source_is_another_one_each_epoch():
+    assert len({tuple(epoch_samples([Part(40, 0.5)], seed, epoch)) for seed in (0, 1) for epoch in range(3)}) == 6
+
+
+@given(weight=st.floats(0.1, 2.5), world_size=worlds, batch_size=batch_sizes, done=st.integers(0, 2))
+def test_ranks_share_a_weighted_epoch_and_resume_in_it(weight, world_size, batch_size, done):
+    parts, of_sample = [Part(20, weight), Part(7)], shards(27)
+    drawn = []
+    for rank in range(world_size):
+        batches = EpochBatches(of_sample, batch_size, 0, rank, world_size, parts=parts)
+        resumed = EpochBatches(of_sample, batch_size, 0, rank, world_size, lambda: done, parts)
+        assert list(resumed) == list(batches)[done:]
+        assert len(list(batches)) == len(batches)
+        drawn += [draw.index for batch in batches for draw in batch if not draw.padding]
+    assert sorted(drawn) == sorted(epoch_samples(parts, 0, 0))

@@ -361,3 +361,40 @@ def test_packed_queries_are_worded_as_they_are_alone(module, world):
         return sorted(label for batch in batches for label in batch.labels.flatten().tolist() if label != IGNORE)
 
     assert learned(1) == learned(4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mixture_draws_what_its_weights_say(module, sources, workers):
+    """Images twice, half of the videos, in one order that the seed decides."""
+    mixed = [replace(sources[1], weight=2.0), replace(sources[2], weight=0.5)]
+    made = module(train=mixed, num_workers=workers)
+    loader = made.train_dataloader()
+    drawn = ids(loader)
+    sizes = [len(list(read_queries(source.queries))) for source in mixed]
+    assert [part.draws for _, part in made.mixture] == [2 * sizes[0], sizes[1] // 2]
+    counts = [[drawn.count(query.id) for query in read_queries(source.queries)] for source in mixed]
+    assert set(counts[0]) == {2}
+    assert sorted(counts[1]) == [0] * (sizes[1] // 2) + [1] * (sizes[1] // 2)
+    assert ids(module(train=mixed).train_dataloader()) == drawn
+    loader.batch_sampler.set_epoch(1)
+    assert sorted(ids(loader)) != sorted(drawn)
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, float("nan"), float("inf")])
+def test_a_weight_that_cannot_be_is_refused(sources, weight):
+    with pytest.raises(ValueError, match=r"stage2\.jsonl: weight must be positive, got"):
+        replace(sources[2], weight=weight)
+
+
+def test_a_weight_where_none_belongs_is_refused(module, sources, remote):
+    with pytest.raises(ValueError, match="only sources of data.train have a weight"):
+        module(val=[replace(sources[2], weight=2.0)]).val_dataloader()
+    with pytest.raises(ValueError, match="a remote source has no weight"):
+        module(train=[replace(remote, weight=2.0)], limit=5).train_dataloader()
+
+
+def test_a_source_of_which_nothing_is_left_is_no_part_of_the_mixture(module, sources, world, tmp_path):
+    empty = Source(str(world / "videos"), write(tmp_path / "none.jsonl", [grounding(1, video="nowhere")]))
+    made = module(train=[empty, sources[2]], on_error="skip")
+    assert len(ids(made.train_dataloader())) == 20
+    assert [source for source, _ in made.mixture] == [sources[2]]

@@ -29,8 +29,9 @@ from datamodules.decoding import Source as File
 from datamodules.encoders import Outputs, load_encoder
 from datamodules.extraction import extract_video
 from datamodules.leakage import overlap
+from datamodules.query_files import read_queries
 from datamodules.records import FeatureHeader
-from datamodules.schema import Prediction, Query, read_queries
+from datamodules.schema import Prediction, Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source

@@ -120,7 +120,7 @@ def annotations(
         on_error: stop at the first record that cannot be used, or skip and count it.
     """
     from datamodules.conversion import convert
-    from datamodules.schema import write_queries
+    from datamodules.query_files import write_queries
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
     options["prompts"] = prompts
@@ -137,7 +137,7 @@ def overlap(training: Path, evaluation: Path) -> int:
         evaluation: queries.jsonl that it is evaluated on.
     """
     from datamodules.leakage import overlap as compare
-    from datamodules.schema import read_queries
+    from datamodules.query_files import read_queries
 
     found = compare(read_queries(training), read_queries(evaluation))
     about = {

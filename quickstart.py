@@ -18,7 +18,8 @@ from rich.table import Table
 import evaluate
 import train
 from callbacks.curves import draw_curves
-from datamodules.schema import Prediction, Query, read_queries, write_queries
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Prediction, Query
 from datamodules.synthetic import World, write_world
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.video_language import Generation

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.schema import Event, Query, write_queries
+from datamodules.query_files import write_queries
+from datamodules.schema import Event, Query
 
 SCENES = (("red", (200, 40, 40), 0, 5), ("green", (40, 170, 60), 5, 9), ("blue", (40, 70, 210), 9, 12))
 """Name, colour, and first and last second of each scene."""

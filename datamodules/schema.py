@@ -5,9 +5,8 @@ Shape suffixes: B videos, T frames, P patches, M S-tokens, D feature width.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -235,76 +234,3 @@ class Prediction:
     def to_json(self) -> str:
         """One JSON line."""
         return json.dumps(asdict(self), ensure_ascii=False)
-
-
-def query_from_dict(record: Mapping) -> Query:
-    """A Query from one decoded JSON object (the format of ``queries.jsonl``).
-
-    Raises:
-        ValueError: a key is unknown or missing, or a value breaks the rules of Query, Event or Turn.
-    """
-    record = dict(record)
-    try:
-        for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
-            record[key] = tuple(map(read, record.get(key, ())))
-        record["options"] = tuple(record.get("options", ()))
-        return Query(**record)
-    except TypeError as error:  # a misspelt or missing key
-        raise ValueError(str(error).replace("__init__() ", "")) from None
-
-
-def _event(record: Mapping) -> Event:
-    return Event(**record)
-
-
-def _turn(record: Mapping) -> Turn:
-    return Turn(**{**record, "events": tuple(map(_event, record.get("events", ())))})
-
-
-def query_to_dict(query: Query) -> dict:
-    """The JSON object of a Query, without the fields that hold their default; ``query_from_dict`` is the way back."""
-    return _plain(query)
-
-
-def _plain(value):
-    if is_dataclass(value):
-        filled = ((item.name, getattr(value, item.name), _default(item)) for item in fields(value))
-        return {name: _plain(content) for name, content, default in filled if content != default}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _default(item: Field):
-    return item.default_factory() if item.default_factory is not MISSING else item.default
-
-
-def write_queries(path: Path, queries) -> None:
-    """Write an annotation file, one Query a line."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(query_to_dict(query), ensure_ascii=False) + "\n" for query in queries))
-
-
-def read_queries(path: Path) -> Iterator[Query]:
-    """Read an annotation file.
-
-    Raises:
-        ValueError: naming file, line and key of malformed JSON, a bad record or an id seen before.
-        FileNotFoundError: there is no such file.
-    """
-    seen: dict[str, int] = {}
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                query = query_from_dict(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-            if query.id in seen:
-                raise ValueError(f"{path}, line {number}: id {query.id!r} was used in line {seen[query.id]} already")
-            seen[query.id] = number
-            yield query

@@ -16,8 +16,9 @@ from datamodules.batch import Example, Prompt
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
+from datamodules.query_files import read_queries
 from datamodules.sampling import Draw
-from datamodules.schema import Query, read_queries
+from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream

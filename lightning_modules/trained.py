@@ -9,7 +9,8 @@ import yaml
 from jsonargparse import ArgumentParser
 from transformers import PreTrainedModel
 
-from datamodules.schema import Query, read_queries
+from datamodules.query_files import read_queries
+from datamodules.schema import Query
 from lightning_modules.video_language import Generation, VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear

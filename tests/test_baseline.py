@@ -19,7 +19,8 @@ from datamodules.batch import collate, collate_prompts
 from datamodules.chat import IGNORE, chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
-from datamodules.schema import Event, Query, Turn, Video, read_queries, write_queries
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Event, Query, Turn, Video
 from datamodules.shards import ShardReader, ShardWriter
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI

@@ -14,8 +14,9 @@ import evaluate
 import train
 from datamodules.decoding import Sampling
 from datamodules.encoders import load_encoder
+from datamodules.query_files import read_queries, write_queries
 from datamodules.rendering import render_clip
-from datamodules.schema import Event, Query, read_queries, write_queries
+from datamodules.schema import Event, Query
 from datamodules.shards import ShardReader, ShardWriter
 from datamodules.sources import Source
 from localizers.base import Answer, Clip

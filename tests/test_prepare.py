@@ -13,7 +13,7 @@ from PIL import Image
 
 import prepare
 from datamodules import tables
-from datamodules.schema import read_queries
+from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from models.tiny import tiny_clip
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 import train
 from datamodules.chat import IGNORE
-from datamodules.schema import Event, Query, Turn, read_queries, write_queries
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Event, Query, Turn
 from datamodules.shards import ShardReader, ShardWriter
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI

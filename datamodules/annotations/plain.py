@@ -18,7 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from datamodules.annotations.files import Records
-from datamodules.schema import Query, query_from_dict
+from datamodules.query_files import query_from_dict
+from datamodules.schema import Query
 from datamodules.skips import OnError
 
 

@@ -17,7 +17,8 @@ from datamodules.captioning.jobs import Job, detail_job, dialogue_jobs
 from datamodules.captioning.planning import plan, print_estimate, print_plan, progress_bar, spent
 from datamodules.decoding import Source, find_sources
 from datamodules.names import VideoNames
-from datamodules.schema import Query, read_queries, write_queries
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Query
 from datamodules.skips import OnError, SkippedFiles
 from datamodules.tables import console, print_made, print_skipped
 

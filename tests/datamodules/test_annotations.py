@@ -12,7 +12,8 @@ import pytest
 from datamodules.annotations import activitynet, vtimellm
 from datamodules.annotations.durations import read_durations
 from datamodules.decoding import Sampling
-from datamodules.schema import Event, read_queries, write_queries
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Event
 from datamodules.shards import ShardReader
 from datamodules.verification import verify
 from localizers import TemporalExpert, TextTimestamps

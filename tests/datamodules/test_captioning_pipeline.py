@@ -14,8 +14,9 @@ import pytest
 import prepare
 from datamodules import tables
 from datamodules.captioning import endpoint
+from datamodules.query_files import read_queries, write_queries
 from datamodules.rendering import render_clip
-from datamodules.schema import Event, Query, read_queries, write_queries
+from datamodules.schema import Event, Query
 
 ROOT = Path(__file__).parents[2]
 EVENTS = tuple(Event(4 * k, 4 * k + 4, f"scene {k}") for k in range(3))

@@ -7,8 +7,9 @@ import pytest
 
 from datamodules.conversion import convert
 from datamodules.leakage import overlap, shared_videos, source_video
+from datamodules.query_files import write_queries
 from datamodules.records import FeatureHeader
-from datamodules.schema import Event, Query, Turn, Video, write_queries
+from datamodules.schema import Event, Query, Turn, Video
 from datamodules.selection import FILTERS, select
 from datamodules.shards import ShardWriter
 from prepare import main

@@ -11,7 +11,8 @@ import pytest
 from datamodules.annotations import READERS, reader
 from datamodules.annotations.durations import read_durations
 from datamodules.conversion import convert
-from datamodules.schema import Event, Query, Turn, query_from_dict, query_to_dict, read_queries, write_queries
+from datamodules.query_files import query_from_dict, query_to_dict, read_queries, write_queries
+from datamodules.schema import Event, Query, Turn
 
 SHARED = Path(os.environ.get("WHENLM_GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")).parent
 ANNOTATIONS = SHARED / "data" / "annotations"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from datamodules.annotations import reader
 from datamodules.annotations.et_instruct import windows
 from datamodules.annotations.time_marks import TimeMarks
-from datamodules.schema import Event, Query, Turn, query_from_dict, query_to_dict
+from datamodules.query_files import query_from_dict, query_to_dict
+from datamodules.schema import Event, Query, Turn
 from localizers import StructuralTokens
 from localizers.base import Clip
 

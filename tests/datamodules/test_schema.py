@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from datamodules.schema import Event, Query, Turn, read_queries, write_queries
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Event, Query, Turn
 
 GOOD = {"id": "q", "video": "v", "task": "grounding", "text": "a man runs", "events": [{"start_s": 1, "end_s": 2}]}
 

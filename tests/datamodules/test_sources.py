@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from torch.utils.data import DataLoader
 
-from datamodules.schema import read_queries
+from datamodules.query_files import read_queries
 from datamodules.sources import Source, StreamedDialogues
 
 

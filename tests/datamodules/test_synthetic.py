@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datamodules.schema import read_queries
+from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from datamodules.synthetic import World, write_world
 from datamodules.verification import verify

@@ -12,7 +12,7 @@ import torch
 
 from datamodules.chat import IGNORE, chat_format
 from datamodules.dialogue import Dialogue
-from datamodules.schema import read_queries
+from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader, ShardWriter
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule

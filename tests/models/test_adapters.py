@@ -13,7 +13,8 @@ from transformers import BertTokenizer
 import evaluate
 import train
 from datamodules.batch import collate, collate_prompts
-from datamodules.schema import Event, Query, Turn, Video, read_queries
+from datamodules.query_files import read_queries
+from datamodules.schema import Event, Query, Turn, Video
 from datamodules.shards import ShardReader, ShardWriter
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI

@@ -85,15 +85,8 @@ def benchmark(
     data = TemporalDataModule(
         module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
     )
-    settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
     writer = PredictionWriter(output)
-    trainer = L.Trainer(
-        **settings | launcher_settings(settings, dict(os.environ)),
-        callbacks=[writer],
-        logger=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = tester(devices, writer)
     trainer.test(module, data, verbose=False)
     answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
     metrics = new_metrics()
@@ -106,6 +99,18 @@ def benchmark(
         Console().print(metrics_table(scores, f"{checkpoint} on {queries}"))
     leave_group()
     return scores
+
+
+def tester(devices: int, writer: PredictionWriter) -> L.Trainer:
+    """A trainer for questions, on as many processes as its launcher or ``devices`` says."""
+    settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
+    return L.Trainer(
+        **settings | launcher_settings(settings, dict(os.environ)),
+        callbacks=[writer],
+        logger=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
 
 
 def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path, shards: str) -> None:

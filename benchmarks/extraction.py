@@ -27,7 +27,8 @@ from datamodules.extraction import extract, extract_video
 from datamodules.records import FeatureHeader
 from datamodules.sampling import epoch_order
 from datamodules.schema import Video
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 
 
 def best_s(

@@ -22,7 +22,7 @@ from datamodules.decoders import Decoders
 from datamodules.decoding import DECODE_ERRORS, Decoded, Sampling, Source, decode, first_line
 from datamodules.processes import Processes
 from datamodules.schema import Video
-from datamodules.shards import ShardWriter
+from datamodules.shard_writer import ShardWriter
 from datamodules.skips import OnError, Skip, SkippedFiles, Skips
 from datamodules.throughput import Throughput
 from datamodules.vision_encoder import VisionEncoder

@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.query_files import write_queries
 from datamodules.records import FeatureHeader
 from datamodules.schema import Event, Query, Turn, Video
-from datamodules.shards import ShardWriter
+from datamodules.shard_writer import ShardWriter
 from datamodules.synthetic_language import FAMILIES, caption, conversation, detail, sentence_case
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.records import DAMAGE, FeatureHeader, StrictTarInfo, decode_record
-from datamodules.shards import INDEX, index_path, read_folder, read_json
+from datamodules.shard_index import INDEX, index_path, read_folder, read_json
 
 
 @dataclass(frozen=True)

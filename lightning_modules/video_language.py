@@ -1,6 +1,5 @@
 """The loop around a video language model: what is learned, how, and what is kept. Nothing here is about time."""
 
-import math
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import ClassVar
 import lightning as L
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch, follow_up
 from datamodules.chat import chat_format
 from datamodules.dialogue import Dialogue, chosen
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction, Query
+from lightning_modules.optimization import Optimization
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from localizers.base import Answer, Clip, Localizer
 from models.adapters import Adapter, Linear
@@ -24,21 +24,6 @@ from models.spatial_compression import Compression
 from models.video_llm import Generated, VideoLLM
 from models.vocabulary import add_tokens
 from models.without_llm import WithoutLLM
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """AdamW with a linear warm-up and a cosine decay to zero."""
-
-    lr: float = 1e-4
-    """Peak learning rate."""
-    warmup_ratio: float = 0.03
-    """Share of all optimiser steps; rounded up."""
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    other_lr: float | None = None
-    """Peak learning rate of everything that is not LoRA; None: the same."""
 
 
 @dataclass(frozen=True)
@@ -185,22 +170,9 @@ class VideoLanguageModule(L.LightningModule):
         self.log("train/grad_norm", torch.stack(norms).norm())
 
     def configure_optimizers(self) -> dict:
-        """AdamW on what is trainable; the learning rate is 0 in the very first step, as released."""
-        settings = self.optimization
-        other_lr = settings.lr if settings.other_lr is None else settings.other_lr
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault(settings.lr if "lora_" in name else other_lr, []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": parameters, "lr": lr} for lr, parameters in groups.items()],
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(settings.warmup_ratio * steps), steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+        """See Optimization."""
+        trainable = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return self.optimization.configure(trainable, int(self.trainer.estimated_stepping_batches))
 
     def answer(self, prompts: PromptBatch) -> list[Prediction]:
         """Generate the answers of a batch and read times from them."""

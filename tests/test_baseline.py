@@ -21,7 +21,8 @@ from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn, Video
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from localizers.sentence_matching import sentences

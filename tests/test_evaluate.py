@@ -17,7 +17,8 @@ from datamodules.encoders import load_encoder
 from datamodules.query_files import read_queries, write_queries
 from datamodules.rendering import render_clip
 from datamodules.schema import Event, Query
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from datamodules.sources import Source
 from localizers.base import Answer, Clip
 from models.tiny import tiny_clip

@@ -17,8 +17,8 @@ from datamodules.dialogue import Dialogue
 from datamodules.schema import Event, Query, Turn, Video
 from lightning_modules import BoundaryPerception, FeatureAlignment, InstructionTuning
 from lightning_modules.boundary_perception import LoraSettings
+from lightning_modules.optimization import Optimization
 from lightning_modules.trained import TrainedModel
-from lightning_modules.video_language import Optimization
 from localizers import TextTimestamps
 from localizers.base import Answer, Clip
 from metrics.grounding import grounding_scores

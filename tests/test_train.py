@@ -16,7 +16,8 @@ import train
 from datamodules.chat import IGNORE
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import read_weights

@@ -19,7 +19,7 @@ from datamodules.extraction import Summary
 from datamodules.preprocessing import Preprocessing
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query, Turn, Video
-from datamodules.shards import ShardWriter
+from datamodules.shard_writer import ShardWriter
 from datamodules.skips import OnError, SkippedFiles, Skips
 from datamodules.vision_encoder import PROJECTED
 

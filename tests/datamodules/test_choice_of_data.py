@@ -11,7 +11,7 @@ from datamodules.query_files import write_queries
 from datamodules.records import FeatureHeader
 from datamodules.schema import Event, Query, Turn, Video
 from datamodules.selection import FILTERS, select
-from datamodules.shards import ShardWriter
+from datamodules.shard_writer import ShardWriter
 from prepare import main
 
 

@@ -21,7 +21,8 @@ from datamodules.decoding import Sampling, Source, decode, find_sources
 from datamodules.encoders import Outputs, load_encoder
 from datamodules.extraction import extract, extract_video
 from datamodules.processes import Processes, launched_processes
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from datamodules.streaming import stream
 from datamodules.throughput import Throughput
 from datamodules.verification import verify

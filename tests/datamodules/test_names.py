@@ -11,7 +11,8 @@ from datamodules.decoding import find_sources
 from datamodules.names import VideoNames
 from datamodules.records import FeatureHeader
 from datamodules.schema import Video
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from datamodules.sources import Source, open_sources
 
 

@@ -18,7 +18,8 @@ from webdataset.tariterators import base_plus_ext
 
 from datamodules.records import FeatureHeader, member_id, member_key
 from datamodules.schema import Video
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from datamodules.streaming import stream
 from datamodules.verification import verify
 

@@ -15,7 +15,8 @@ import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.query_files import read_queries
 from datamodules.schema import Event, Query, Turn, Video
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models.adapters import Compressor, Linear, Mlp

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertTokenizer
 
 import evaluate
 import prepare
-from datamodules.shards import ShardReader, ShardWriter
+from datamodules.shard_writer import ShardWriter
+from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from models import adapters
 from models.adapters import Compressor

@@ -1,0 +1,44 @@
+"""How parameters are moved."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import get_cosine_schedule_with_warmup
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW with a linear warm-up and a cosine decay to zero."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    warmup_ratio: float = 0.03
+    """Share of all optimiser steps; rounded up."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    other_lr: float | None = None
+    """Peak learning rate of everything that is not LoRA; None: the same."""
+
+    def configure(self, parameters: Mapping[str, nn.Parameter], steps: int) -> dict:
+        """Optimiser and schedule of ``steps`` steps, as Lightning takes them; the first step's rate is 0, as released.
+
+        Args:
+            parameters: what is trained, by name; LoRA has ``lora_`` in its name.
+            steps: of the whole training.
+        """
+        other_lr = self.lr if self.other_lr is None else self.other_lr
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            groups.setdefault(self.lr if "lora_" in name else other_lr, []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": members, "lr": lr} for lr, members in groups.items()],
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+        schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(self.warmup_ratio * steps), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}

@@ -98,7 +98,7 @@ class TemporalExpert(Localizer):
                 return " ".join(f"{self.word} {LOC}, {caption}." for caption in captions), one_each
             raise ValueError(f"temporal_expert cannot write the answer of a {turn.task!r} turn; give the text")
         count = turn.answer.count(LOC)
-        if turn.events or count:
+        if count or (turn.events and not any(marker in turn.answer for marker in turn.times)):
             windows = [turn.events] if turn.task == "grounding" and turn.events else one_each
             if count != len(windows):
                 raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")

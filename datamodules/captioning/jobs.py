@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.captioning.asking import Ask
@@ -32,12 +32,40 @@ class Job:
     run: Callable[[Ask], Any]
 
 
+def moments(query: Query) -> list[tuple[Event, str]]:
+    """The events that a model learns to name, each with what is said about it already."""
+    found = [(event, query.text if query.task == "grounding" else event.caption) for event in query.events]
+    for turn in filter(names_events, query.turns):
+        found += [(event, event.caption or turn.topic or TAG.sub("", turn.question)) for event in turn.events]
+    return found
+
+
+def with_details(query: Query, details: Sequence[str]) -> Query:
+    """The query with a detail for each of its ``moments``."""
+    left = iter(details)
+    own, *turns = (
+        tuple(replace(event, detail=next(left)) for event in events)
+        for events in (query.events, *(turn.events for turn in filter(names_events, query.turns)))
+    )
+    rest = iter(turns)
+    return replace(
+        query,
+        events=own,
+        turns=tuple(replace(turn, events=next(rest)) if names_events(turn) else turn for turn in query.turns),
+    )
+
+
+def names_events(turn: Turn) -> bool:
+    """False where the events are in the question."""
+    return turn.task != "segment_captioning"
+
+
 def detail_job(query: Query, number: int, source: Source, vision: Client, text: Client, frames: int, size: int) -> Job:
     """Describe one event in detail: a vision-language model sees its clip, a text model condenses what it says.
 
     Args:
         query: the annotation.
-        number: which of its events.
+        number: which of its ``moments``.
         source: the video.
         vision: the vision-language model.
         text: the text model.
@@ -47,7 +75,7 @@ def detail_job(query: Query, number: int, source: Source, vision: Client, text: 
     Source: MeCo, query-focused captioning: clips of events are captioned in detail, and the captions condensed to what
     the query does not say.
     """
-    event = query.events[number]
+    event, known = moments(query)[number]
     offset_s = source.start_s or 0.0
     end_s = offset_s + event.end_s if source.end_s is None else min(offset_s + event.end_s, source.end_s)
     clip = Clip(source.path, offset_s + event.start_s, end_s, frames, size)
@@ -55,7 +83,7 @@ def detail_job(query: Query, number: int, source: Source, vision: Client, text: 
     def run(ask: Ask) -> str:
         prompt = PROMPTS["caption"].replace("{seconds}", f"{event.end_s - event.start_s:.0f}")
         description = ask(Request("caption", vision, prompt, clip), read_text)
-        about = {"query": query.text if query.task == "grounding" else event.caption, "description": description}
+        about = {"query": known, "description": description}
         return ask(Request("condense", text, _fill(PROMPTS["condense"], about)), read_detail)
 
     return Job(f"query {query.id!r}, event {number}", {"caption": vision, "condense": text}, run)

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.captioning.asking import Asker
 from datamodules.captioning.cache import AnswerCache
 from datamodules.captioning.endpoint import Client, Endpoint, Unanswered
-from datamodules.captioning.jobs import Job, detail_job, dialogue_jobs
+from datamodules.captioning.jobs import Job, detail_job, dialogue_jobs, moments, with_details
 from datamodules.captioning.planning import plan, print_estimate, print_plan, progress_bar, spent
 from datamodules.decoding import Source, find_sources
 from datamodules.names import VideoNames
@@ -45,7 +45,7 @@ class Pipeline:
     only_estimate: bool = False
 
     def details(self, input: Path, output: Path, videos: Path, vision: Endpoint, frames: int, size: int) -> None:
-        """Give every event of a file a detailed description of its clip.
+        """Give every event of a file, those of dialogues included, a detailed description of its clip.
 
         Args:
             input: queries.jsonl.
@@ -64,7 +64,7 @@ class Pipeline:
         def jobs(queries: list[Query], skips: SkippedFiles, text: Client, stop) -> dict[tuple[int, int], Job]:
             client, made = Client(vision, stop), {}
             for q, query in enumerate(queries):
-                missing = [k for k, event in enumerate(query.events) if not event.detail]
+                missing = [k for k, (event, _) in enumerate(moments(query)) if not event.detail]
                 video = names.find(query.video)
                 if missing and video is None:
                     skips.add(
@@ -77,10 +77,9 @@ class Pipeline:
 
         def assemble(queries: list[Query], results: dict[tuple[int, int], str]) -> list[Query]:
             for q, query in enumerate(queries):
-                details = [event.detail or results.get((q, k), "") for k, event in enumerate(query.events)]
+                details = [event.detail or results.get((q, k), "") for k, (event, _) in enumerate(moments(query))]
                 if all(details):
-                    events = zip(query.events, details, strict=True)
-                    yield replace(query, events=tuple(replace(event, detail=detail) for event, detail in events))
+                    yield with_details(query, details)
 
         self._write(input, output, jobs, assemble)
 

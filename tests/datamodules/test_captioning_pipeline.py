@@ -16,7 +16,7 @@ from datamodules import tables
 from datamodules.captioning import endpoint
 from datamodules.query_files import read_queries, write_queries
 from datamodules.rendering import render_clip
-from datamodules.schema import Event, Query
+from datamodules.schema import Event, Query, Turn
 
 ROOT = Path(__file__).parents[2]
 EVENTS = tuple(Event(4 * k, 4 * k + 4, f"scene {k}") for k in range(3))
@@ -90,6 +90,22 @@ def test_details(server, run, tmp_path):
     everything = out + "".join(path.read_text() for path in tmp_path.glob("*.jsonl"))
     assert "sk-secret" not in everything
     assert "base64" not in everything
+
+
+def test_events_of_dialogues_have_details_too(server, arguments, tmp_path):
+    """E.T. Instruct is made of dialogues; a question about given times asks for nothing."""
+    times = {"<s0>": 0.0, "<e0>": 4.0}
+    said = Turn("When? <s0>", "From <s0> to <e0>.", "grounding", (Event(0, 4),), "a red box", times)
+    asked = Turn("What is it?", "It is <ent>.", "segment_captioning", (Event(4, 8),))
+    talk = Query("t", "clip", "dialogue", turns=(asked, said), duration_s=12.0)
+    plain = Query("p", "clip", "dialogue", turns=(Turn("Is it?", "Yes."),))
+    write_queries(tmp_path / "queries.jsonl", [talk, plain])
+    assert prepare.main(arguments("details")) == 0
+    assert Counter(request["model"] for request in server.requests) == {"viewer": 1, "writer": 1}
+    assert any("\na red box\n" in prompt for prompt in server.prompts)
+    first, second = read_queries(tmp_path / "details.jsonl")
+    assert [[event.detail for event in turn.events] for turn in first.turns] == [[""], ["A box moves."]]
+    assert second == plain
 
 
 def test_nothing_is_asked_twice(server, run, tmp_path):

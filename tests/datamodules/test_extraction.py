@@ -226,9 +226,9 @@ def test_encoder_refuses(clip, tmp_path):
 DIE = """
 import os, signal, sys, torch
 from pathlib import Path
-from datamodules import decoding, encoders, extraction, shards
+from datamodules import decoding, encoders, extraction, shard_writer
 torch.set_num_threads(1)
-append, calls = shards.ShardWriter._append, []
+append, calls = shard_writer.ShardWriter._append, []
 def die_in_sixth(self, block):
     calls.append(len(block) > 2000)  # a record, not the end of a shard
     if sum(calls) == 6:
@@ -236,7 +236,7 @@ def die_in_sixth(self, block):
         self._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     append(self, block)
-shards.ShardWriter._append = die_in_sixth
+shard_writer.ShardWriter._append = die_in_sixth
 encoder = encoders.load_encoder(sys.argv[1], device="cpu")
 sources, _ = decoding.find_sources(Path(sys.argv[2]))
 extraction.extract(sources, encoder, decoding.Sampling(frames=10), Path(sys.argv[3]), max_records=2)

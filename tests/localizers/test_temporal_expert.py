@@ -194,6 +194,17 @@ def test_a_dense_caption_keeps_the_order_of_the_answer():
     assert prediction.spans[0][2] < prediction.spans[1][2]
 
 
+def test_a_dialogue_that_names_its_events_in_times_is_learned():
+    """As E.T. Instruct has it: markers in the answer and the same windows as events. Single times stay text."""
+    times = {"<s0>": 2.0, "<e0>": 6.0}
+    spans = Turn("q", "It is from <s0> to <e0>.", "grounding", (Event(2, 6),), "a dog", times)
+    rendered = TemporalExpert().render(spans, CLIP, Random(0))
+    assert (rendered.answer, len(rendered.targets)) == ("It is during <LOC>.", 1)
+    points = Turn("q", "At <s0>, he sits.", "dense_captioning", (Event(2, 6),), times={"<s0>": 2.0})
+    rendered = TemporalExpert().render(points, CLIP, Random(0))
+    assert (rendered.answer, rendered.targets) == ("At 2.0s, he sits.", None)
+
+
 def test_saliency_at_the_clips_of_a_query():
     scores = ((1.0,),) * 20
     query = Query("q", "v", "highlights", saliency=scores, clip_s=2.0)

@@ -32,7 +32,7 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
     Args:
         sweep: the file.
         output: a folder for each run and ``results.json`` are written below it.
-        columns: metrics of the table; without it those that the runs logged under ``val/``.
+        columns: metrics of the table; without it those that were logged beside the sweep's metric.
 
     Raises:
         ValueError: the file is not a grid sweep that this command understands, or a run did not log its metric.
@@ -53,6 +53,10 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
         results.append({"parameters": point, "metrics": metrics})
         output.mkdir(parents=True, exist_ok=True)
         (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    if columns is None:
+        group = settings.get("metric", {}).get("name", "val/").rpartition("/")[0]
+        beside = [name for name in results[0]["metrics"] if name.startswith(f"{group}/")]
+        columns = [name for name in beside if name.rpartition("/")[2] not in COUNTS]
     varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
     Console(width=110).print(summary(sweep.stem, results, [name for name in varied if name != SEED], columns))
 
@@ -95,9 +99,8 @@ def last_metrics(log: Path) -> dict[str, float]:
     return {name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name]}
 
 
-def summary(title: str, results: Sequence[dict], varied: Sequence[str], columns: list[str] | None) -> Table:
+def summary(title: str, results: Sequence[dict], varied: Sequence[str], columns: Sequence[str]) -> Table:
     """Mean and standard deviation over seeds, one line a setting of the ``varied`` parameters."""
-    columns = columns or [name for name in results[0]["metrics"] if name.rpartition("/")[2] not in COUNTS]
     groups: dict[str, list[dict]] = {}
     for result in results:
         setting = "\n".join(f"{name.rpartition('.')[2]}: {brief(result['parameters'][name])}" for name in varied)

@@ -1,11 +1,15 @@
 """Each task's answers reach the metric that is theirs."""
 
+import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 
+from datamodules.annotations import reader
 from datamodules.schema import Event, Prediction, Query
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from metrics.benchmarks import score
 
 MOMENTS = (Event(2, 6), Event(10, 12))
 
@@ -72,3 +76,27 @@ def test_chosen_options_are_counted():
     answers = [replace(prediction(query), option=option) for query, option in zip(queries, (1, 0, None), strict=True)]
     scores = scored(*zip(queries, answers, strict=True))
     assert scores == {"qa/Acc": pytest.approx(100 / 3), "qa/n": 3, "qa/unparsed": 1}
+
+
+def test_a_benchmark_run_and_the_score_command_agree(tmp_path):
+    """QVHighlights from its published file, as queries and as annotations."""
+    rows = [
+        {"qid": n, "query": "a dog", "vid": f"v{n}", "duration": 20, "relevant_windows": [[2 * n, 2 * n + 6]],
+         "relevant_clip_ids": [n, n + 1, n + 2], "saliency_scores": [[n % 5, 3, 4], [4, 4, 4], [2, 0, 1]]}
+        for n in range(6)
+    ]  # fmt: skip
+    truth = tmp_path / "val.jsonl"
+    truth.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries, _ = reader("qvhighlights")(truth)
+    random = Random(0)
+    answers = []
+    for query in queries:
+        starts = [random.uniform(0, 14) for _ in range(12)]
+        spans = sorted(((a, a + random.uniform(1, 6), random.random()) for a in starts), key=lambda span: -span[2])
+        answers.append((query, prediction(query, spans, (random.random() for _ in range(query.clips(20.0))))))
+    (tmp_path / "predictions.jsonl").write_text("".join(answer.to_json() + "\n" for _, answer in answers))
+    official = score("qvhighlights", tmp_path / "predictions.jsonl", truth)["metrics"]
+    scores = {name.partition("/")[2]: value for name, value in scored(*answers).items()}
+    shared = scores.keys() & official.keys()
+    assert len(shared) == 9
+    assert {name: scores[name] for name in shared} == pytest.approx({name: official[name] for name in shared})

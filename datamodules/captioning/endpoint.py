@@ -19,6 +19,8 @@ LONGEST_WAIT_S = 60.0
 LONGEST_RETRY_AFTER_S = 600.0
 GIVE_UP_AFTER = 10
 """So many requests in a row without an answer mean that the endpoint is at fault, not the requests."""
+LONGEST_MESSAGE = 500
+"""Characters that are told of a failure; a server may answer with a whole page."""
 
 
 class Unanswered(Exception):
@@ -112,6 +114,7 @@ class Client:
         self.endpoint = endpoint
         self.pace = Pace(endpoint.requests_per_minute, stop)
         self.retried = self.unanswered = 0
+        self._lock = threading.Lock()
         self._errors = openai
         # A local server wants no key, the client wants a word. Retries are ours: all threads share the pace.
         arguments = {"base_url": url, "api_key": self.key or "none", "timeout": endpoint.timeout_s}
@@ -175,14 +178,22 @@ class Client:
             if stated.replace(".", "", 1).isdecimal():
                 wait_s = min(float(stated), LONGEST_RETRY_AFTER_S)
             self.pace.hold(wait_s)
-        if not self.retried:
+        with self._lock:
+            self.retried += 1
+            first = self.retried == 1
+        if first:
             console.print(f"{self._about(error)}. Trying again; more of these are only counted", markup=False)
-        self.retried += 1
         self.pace.sleep(wait_s * (1 + random.random() / 4))  # not all threads at the same moment
 
     def _about(self, error: Exception) -> str:
-        text = f"{self.endpoint.model} at {self._client.base_url}: {error}"
-        return text.replace(self.key, "***") if self.key else text
+        """One line, with what the client does not tell: why there is no connection, a body of a server's own layout."""
+        body = getattr(error, "body", None)
+        more = "" if isinstance(body, dict) and body.get("message") else str(body or error.__cause__ or "")
+        if isinstance(error, self._errors.APITimeoutError):
+            more = f"no answer in {self.endpoint.timeout_s:g} s; raise timeout_s, or ask less at once (concurrency)"
+        words = [f"{self.endpoint.model} at {self._client.base_url}", str(error).rstrip("."), more.rstrip(".")]
+        text = " ".join(": ".join(filter(None, words)).split())
+        return (text.replace(self.key, "***") if self.key else text)[:LONGEST_MESSAGE]
 
     def _failure(self, error: Exception) -> Exception:
         status, self.unanswered = getattr(error, "status_code", None), self.unanswered + 1
@@ -194,5 +205,7 @@ class Client:
                 f"{self.unanswered} requests in a row got no answer, the last one: {self._about(error)}. "
                 "Run again when it works: what was answered is kept"
             )
-        reason = "the model refused the request" if status and not self._passing(error) else "the model did not answer"
-        return Unanswered(reason, self._about(error))
+        if status and not self._passing(error):
+            return Unanswered("the model refused the request", self._about(error))
+        detail = f"{self._about(error)}; run again when it works: what was answered is kept"
+        return Unanswered("the model did not answer", detail)

@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import prepare
+from datamodules import tables
 from datamodules.captioning import endpoint
 
 DIALOGUE = {"turns": [{"question": "When is it red?", "answer": "From <s0> to <e0>."}]}
@@ -87,13 +89,19 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A running server; waits are short, and the environment holds no proxy and no foreign key."""
+def direct(monkeypatch):
+    """No proxy and no foreign key in the environment; short waits."""
     pytest.importorskip("openai", reason="the openai client is not installed (extra captioning)")
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "OPENAI_BASE_URL"):
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    for name in (*proxies, "OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setattr(endpoint, "FIRST_WAIT_S", 0.001)
+
+
+@pytest.fixture
+def server(direct, monkeypatch):
+    """A running server."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     chat = ChatServer()
     thread = threading.Thread(target=chat.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -101,3 +109,16 @@ def server(monkeypatch):
     chat.shutdown()
     chat.server_close()
     thread.join()
+
+
+@pytest.fixture
+def prepared(monkeypatch, capsys):
+    """Run prepare.py; returns exit status and everything that was printed, spaces squeezed."""
+    monkeypatch.setattr(tables.console, "width", 300)
+
+    def run_prepare(arguments) -> tuple[int, str]:
+        status = prepare.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, " ".join((captured.out + captured.err).split())
+
+    return run_prepare

@@ -66,6 +66,33 @@ def test_a_refused_request_is_not_sent_again(server, client):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("body", ['{"detail": "too many pictures"}', "too many\n pictures", '"too many pictures"'])
+def test_a_refusal_in_the_words_of_the_server(server, client, body):
+    """FastAPI (``transformers serve``) and proxies do not use the layout of OpenAI, the only one the client quotes."""
+    server.failures = [(400, {}, body)]
+    with pytest.raises(Unanswered, match="too many pictures"):
+        client.ask("hello")
+
+
+def test_the_key_is_not_quoted_and_a_page_not_in_full(server, client):
+    server.failures = [(400, {}, "sk-secret <p>" * 1000)]
+    with pytest.raises(Unanswered) as caught:
+        client.ask("hello")
+    assert "sk-secret" not in str(caught.value)
+    assert len(caught.value.detail) == endpoint.LONGEST_MESSAGE
+
+
+def test_no_connection_and_no_answer_say_why(server, client, monkeypatch, capsys):
+    monkeypatch.setattr(endpoint, "RETRIES", 1)
+    server.failures = [0.8, 0.8]
+    with pytest.raises(Unanswered, match="no answer in 0.3 s; raise timeout_s"):
+        client.ask("hello")
+    nobody = Client(Endpoint("tiny", "http://127.0.0.1:1/v1"), threading.Event())
+    with pytest.raises(Unanswered, match="refused; run again when it works: what was answered is kept"):
+        nobody.ask("hello")
+    assert capsys.readouterr().out.count("Trying again") == 2  # once for each endpoint
+
+
 @pytest.mark.parametrize("failure", [(401, "wrong key sk-secret"), (403, ""), (404, "no such model"), (429, "quota")])
 def test_what_no_request_can_survive(server, client, failure):
     status, message = failure

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import prepare
-from datamodules import tables
 from datamodules.captioning import endpoint
 from datamodules.query_files import read_queries, write_queries
 from datamodules.rendering import render_clip
@@ -53,16 +52,9 @@ def arguments(server, videos, tmp_path):
 
 
 @pytest.fixture
-def run(arguments, capsys):
-    """Run the command; returns exit status and everything that was printed, spaces squeezed."""
-
-    def run_command(kind: str, *more) -> tuple[int, str]:
-        tables.console.width = 200
-        status = prepare.main(arguments(kind, *more))
-        captured = capsys.readouterr()
-        return status, " ".join((captured.out + captured.err).split())
-
-    return run_command
+def run(arguments, prepared):
+    """Run the command; returns what ``prepared`` does."""
+    return lambda kind, *more: prepared(arguments(kind, *more))
 
 
 def test_details(server, run, tmp_path):

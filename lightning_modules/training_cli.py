@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from jsonargparse import ActionConfigFile, Namespace
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
@@ -12,7 +12,7 @@ import lightning_modules  # noqa: F401 (makes its stages known by their short na
 import localizers  # noqa: F401
 from callbacks.curves import LossCurves
 from callbacks.randomness import StepRandomness
-from callbacks.resuming import WholeSteps
+from callbacks.resuming import RunCheckpoint, WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
 from callbacks.training_data import TrainingData
@@ -72,7 +72,7 @@ class TrainingCLI(LightningCLI):
         """The run folder, from which all others follow, and checkpoints."""
         parser.add_argument("--output", type=str, required=True, help="run folder; everything is written below it")
         parser.add_argument("--resume", type=bool, default=False, help="go on from the run folder's last checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_exception": True})
         parser.link_arguments("output", "checkpoint.dirpath", compute_fn=lambda output: f"{output}/checkpoints")
         parser.link_arguments("output", "trainer.default_root_dir")

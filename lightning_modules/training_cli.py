@@ -7,6 +7,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_modules  # noqa: F401 (makes its stages known by their short names)
 import localizers  # noqa: F401
@@ -80,10 +81,12 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=fixed_seed)
 
     def before_instantiate_classes(self) -> None:
-        """Join the launcher's process group; log to CSV and W&B unless loggers are configured."""
+        """Join the launcher's process group, and keep the log of a run that goes on."""
         trainer: Namespace = self.config["trainer"]
         for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
             trainer[key] = value
+        if self.config["resume"]:
+            keep_log(Path(self.config["output"]) / "logs" / "metrics.csv")
 
     def instantiate_trainer(self, **kwargs):
         """The trainer, with the default loggers where the config names none."""
@@ -99,6 +102,13 @@ class TrainingCLI(LightningCLI):
             callbacks.append(LearningRateMonitor("step"))
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
+
+
+@rank_zero_only
+def keep_log(log: Path) -> None:
+    """Give the log of an interrupted run a number, because Lightning's logger deletes it: ``metrics-001.csv``, .."""
+    if log.is_file():
+        log.rename(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv'))):03d}.csv"))
 
 
 def default_loggers(output: Path) -> list:

@@ -79,8 +79,8 @@ def benchmark(
     """
     L.seed_everything(seed, verbose=False)
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
-    header = ShardReader(shards).header
-    check_features(module.manifest.get("features"), header, checkpoint, shards)
+    reader = ShardReader(shards)
+    check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
     source = Source(shards, queries)
     data = TemporalDataModule(
         module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
@@ -89,13 +89,13 @@ def benchmark(
     trainer = tester(devices, writer)
     trainer.test(module, data, verbose=False)
     answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
-    metrics = new_metrics()
+    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
     update_metrics(metrics, answered)
     scores = compute_metrics(metrics)
     if trainer.is_global_zero:
-        report = {"metrics": scores, "protocol": protocol(module, header, source, seed, answered)}
+        report = {"metrics": scores, "protocol": protocol(module, reader.header, source, seed, answered)}
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-        draw_timelines(output / "timelines.png", timeline_rows(answered))
+        draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
         Console().print(metrics_table(scores, f"{checkpoint} on {queries}"))
     leave_group()
     return scores
@@ -167,10 +167,13 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def timeline_rows(answered: list[tuple[Query, Prediction | None]]) -> list[tuple[Query, Prediction, float]]:
-    """Rows for ``draw_timelines``, spread over the queries."""
-    rows = [(query, answer, query.duration_s) for query, answer in answered if answer and query.duration_s]
-    return rows[:: max(1, len(rows) // 12)]
+def timeline_rows(
+    answered: list[tuple[Query, Prediction | None]], reader: ShardReader
+) -> list[tuple[Query, Prediction, float]]:
+    """Rows for ``draw_timelines``, spread over the queries; lengths that these leave out are those of the videos."""
+    rows = [(query, answer) for query, answer in answered if answer]
+    rows = rows[:: max(1, len(rows) // 12)]
+    return [(query, answer, query.duration_s or reader.duration_s(query.video)) for query, answer in rows]
 
 
 def metrics_table(scores: dict[str, float], title: str, decimals: int = 2) -> Table:
@@ -215,7 +218,8 @@ def video(
     asked = Query(video.name, video.stem, "grounding", query, duration_s=features.duration_s)
     module.configure_model()
     prompt = module.dialogue.prompt(asked, features)
-    (answer,) = module.answer(collate_prompts([prompt], module.dialogue.pad_id))
+    module.to(clip.device)  # no trainer does it here
+    (answer,) = module.answer(collate_prompts([prompt], module.dialogue.pad_id).to(clip.device))
     output.mkdir(parents=True, exist_ok=True)
     (output / "answer.json").write_text(answer.to_json() + "\n")
     draw_timelines(output / "timelines.png", [(asked, answer, features.duration_s)])

@@ -42,12 +42,11 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
     results = []
     for number, point in enumerate(points):
         folder = output / f"{number:03d}"
-        log = folder / "logs" / "metrics.csv"
         if not (folder / "model" / "manifest.json").is_file():
             print(f"run {number + 1} of {len(points)}: {json.dumps(point)}", flush=True)
             began = (folder / "checkpoints" / "last.ckpt").is_file()
             subprocess.run([*command(settings, point), f"--output={folder}", *["--resume=true"] * began], check=True)
-        metrics = last_metrics(log)
+        metrics = last_metrics(folder / "logs")
         if (name := settings.get("metric", {}).get("name")) and name not in metrics:
             raise ValueError(f"{sweep}: run {folder} logged no {name}; see its data.val and trainer.val_check_interval")
         results.append({"parameters": point, "metrics": metrics})
@@ -92,10 +91,12 @@ def command(settings: dict, point: dict) -> list[str]:
     return [part for word in settings.get("command", default) for part in macros.get(word, [word])]
 
 
-def last_metrics(log: Path) -> dict[str, float]:
-    """The last value of every validation metric of a run's log."""
-    with open(log, newline="") as lines:
-        rows = list(csv.DictReader(lines))
+def last_metrics(logs: Path) -> dict[str, float]:
+    """The last value of every validation metric in a run's logs, of which a resumed run has several."""
+    rows = []
+    for log in sorted(logs.glob("metrics*.csv")):  # metrics-001.csv, .., metrics.csv
+        with open(log, newline="") as lines:
+            rows += csv.DictReader(lines)
     return {name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name]}
 
 

@@ -1,6 +1,20 @@
 """Checkpoints from which a run goes on exactly."""
 
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's, but a process that fails among others saves nothing on its way out.
+
+    All processes save together. The others do not know of the failure and would not come, so the one that fails would
+    wait for them and never say why. A SIGTERM reaches all of them at the same batch.
+    """
+
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+        """Save where all processes can be there."""
+        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)
 
 
 class WholeSteps(Callback):

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Throughput(Callback):
-    """Logs ``speed/samples_per_s``, ``speed/tokens_per_s`` (frames included), both of all ranks, and
+    """Logs ``speed/samples_per_s``, ``speed/tokens_per_s`` (frames, and no padding), both of all ranks, and
     ``speed/data_wait``: the share of the time in which the model waited for its next batch.
 
     Args:
@@ -38,13 +38,13 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         """Count, and log now and then."""
         self.samples += len(batch.queries)
-        self.tokens += batch.attention_mask.numel()
+        self.tokens = self.tokens + batch.attention_mask.sum()  # stays on its device until it is logged
         self.ended_s = time.perf_counter()
         if (batch_idx + 1) % self.every_n_steps == 0:
             passed_s = self.ended_s - self.started_s
             rates = {
                 "speed/samples_per_s": self.samples * trainer.world_size / passed_s,
-                "speed/tokens_per_s": self.tokens * trainer.world_size / passed_s,
+                "speed/tokens_per_s": float(self.tokens) * trainer.world_size / passed_s,
                 "speed/data_wait": self.waited_s / passed_s,
             }
             for logger in trainer.loggers:

@@ -5,6 +5,7 @@ Shape suffixes: B videos, T frames, P patches, M S-tokens, D feature width.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -14,6 +15,8 @@ DESCRIBED = ("dense_captioning", "segment_captioning", "events")
 """Tasks about described events."""
 CHOICES = ("qa", "grounded_qa")
 """Tasks with options to choose from."""
+MARKER = re.compile(r"<[se]\d+>")
+"""Stands for a time in the text of a turn."""
 TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
 
 
@@ -50,7 +53,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer, before any localizer has written times into them."""
+    """One question and its answer, before any localizer has written times into them.
+
+    Raises:
+        ValueError: a marker has no time.
+    """
 
     question: str
     """Text; times appear as markers, for example ``what happens from <s0> to <e0>?``."""
@@ -63,6 +70,10 @@ class Turn:
     """What a grounding question asks for."""
     times: Mapping[str, float] = field(default_factory=dict)
     """Marker -> seconds, for the markers of this turn."""
+
+    def __post_init__(self):
+        if missing := set(MARKER.findall(f"{self.question} {self.answer}")) - self.times.keys():
+            raise ValueError(f"marker without a time: {sorted(missing)}")
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,15 @@ FULL = Protocol({"full": None}, ranks=())
 class Task:
     """Which queries a metric is about, and what it compares."""
 
-    metric: Callable[[], RecordMetric]
+    metric: Callable[..., RecordMetric]
     asked: Callable[[Query], bool]
     compared: Callable[[Query, Prediction | None], tuple]
     """The arguments of the metric's ``update`` behind the id, for one query."""
 
 
-def new_metrics() -> nn.ModuleDict:
-    """The metrics of each task."""
-    return nn.ModuleDict({name: task.metric() for name, task in TASKS.items()})
+def new_metrics(**settings) -> nn.ModuleDict:
+    """The metrics of each task, with settings of torchmetrics."""
+    return nn.ModuleDict({name: task.metric(**settings) for name, task in TASKS.items()})
 
 
 def update_metrics(metrics: nn.ModuleDict, answered: Iterable[tuple[Query, Prediction | None]]) -> None:

@@ -4,15 +4,16 @@ import os
 from pathlib import Path
 
 from jsonargparse import ActionConfigFile, Namespace
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_modules  # noqa: F401 (makes its stages known by their short names)
 import localizers  # noqa: F401
 from callbacks.curves import LossCurves
 from callbacks.randomness import StepRandomness
-from callbacks.resuming import WholeSteps
+from callbacks.resuming import RunCheckpoint, WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
 from callbacks.training_data import TrainingData
@@ -72,7 +73,7 @@ class TrainingCLI(LightningCLI):
         """The run folder, from which all others follow, and checkpoints."""
         parser.add_argument("--output", type=str, required=True, help="run folder; everything is written below it")
         parser.add_argument("--resume", type=bool, default=False, help="go on from the run folder's last checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_exception": True})
         parser.link_arguments("output", "checkpoint.dirpath", compute_fn=lambda output: f"{output}/checkpoints")
         parser.link_arguments("output", "trainer.default_root_dir")
@@ -80,10 +81,12 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=fixed_seed)
 
     def before_instantiate_classes(self) -> None:
-        """Join the launcher's process group; log to CSV and W&B unless loggers are configured."""
+        """Join the launcher's process group, and keep the log of a run that goes on."""
         trainer: Namespace = self.config["trainer"]
         for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
             trainer[key] = value
+        if self.config["resume"]:
+            keep_log(Path(self.config["output"]) / "logs" / "metrics.csv")
 
     def instantiate_trainer(self, **kwargs):
         """The trainer, with the default loggers where the config names none."""
@@ -99,6 +102,13 @@ class TrainingCLI(LightningCLI):
             callbacks.append(LearningRateMonitor("step"))
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
+
+
+@rank_zero_only
+def keep_log(log: Path) -> None:
+    """Give the log of an interrupted run a number, because Lightning's logger deletes it: ``metrics-001.csv``, .."""
+    if log.is_file():
+        log.rename(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv'))):03d}.csv"))
 
 
 def default_loggers(output: Path) -> list:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 import evaluate
 import train
@@ -16,7 +17,7 @@ from datamodules.decoding import Sampling
 from datamodules.encoders import load_encoder
 from datamodules.query_files import read_queries, write_queries
 from datamodules.rendering import render_clip
-from datamodules.schema import Event, Query
+from datamodules.schema import Event, Prediction, Query
 from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
@@ -94,6 +95,24 @@ def test_timelines_are_drawn(finished):
     content = (finished / "timelines.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 5000
+
+
+def test_numbers_need_no_exchange_between_processes(benchmark, finished, tmp_path, monkeypatch):
+    """Each of them has all answers by then, and those of a GPU group cannot exchange what lies on the CPU."""
+    monkeypatch.setattr(evaluate, "leave_group", lambda: None)
+    dist.init_process_group("cuda:gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert report(benchmark(tmp_path))["metrics"] == report(finished)["metrics"]
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_query_without_a_length_has_a_timeline_too(world):
+    reader, answer = ShardReader(world / "videos"), Prediction("q", "", "grounding", "")
+    asked = Query("q", reader.ids[0], "grounding", "x", (Event(0, 1),))
+    about = [(asked, answer), (replace(asked, duration_s=3.0), answer), (asked, None)]
+    lengths = [length for *_, length in evaluate.timeline_rows(about, reader)]
+    assert lengths == [reader.duration_s(asked.video), 3.0]
 
 
 @pytest.mark.parametrize("size", [1, 100])
@@ -269,13 +288,16 @@ def watcher(arguments, clip, film, tmp_path_factory) -> Path:
     return folder / "run"
 
 
-def test_a_video_is_asked(watcher, clip, film, tmp_path, capsys):
+def test_a_video_is_asked_where_it_was_encoded(watcher, clip, film, tmp_path, capsys, monkeypatch):
+    moved = []
+    monkeypatch.setattr(evaluate.TrainedModel, "to", lambda _, device: moved.append(device))
     args = ["video", f"--checkpoint={watcher}", f"--video={film}", "--query=A green box.", f"--output={tmp_path}"]
     evaluate.main([*args, "--generation.max_new_tokens=8"])
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert (answer["query_id"], answer["video"], answer["task"]) == ("boxes.mp4", "boxes", "grounding")
     assert (tmp_path / "timelines.png").read_bytes().startswith(b"\x89PNG")
     assert "The model says:" in capsys.readouterr().out
+    assert moved == [load_encoder(str(clip)).device]
 
 
 def test_a_video_s_answer_is_that_of_the_benchmark(watcher, film, tmp_path):

@@ -1,5 +1,6 @@
 """The same train.py under every launcher: two processes that train one model, and the same one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -21,16 +22,17 @@ class Witness(Callback):
 
     Args:
         fail_after: batches.
+        failing: the rank that fails; None: all do.
     """
 
-    def __init__(self, fail_after: int = 0):
-        self.left = fail_after
+    def __init__(self, fail_after: int = 0, failing: int | None = None):
+        self.left, self.failing = fail_after, failing
         self.seen: list[str] = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen += [query.id for query, labels in zip(batch.queries, batch.labels, strict=True) if labels.max() >= 0]
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 and self.failing in (None, trainer.global_rank):
             raise ValueError("as asked")
 
     def on_train_end(self, trainer, pl_module):
@@ -42,8 +44,8 @@ class Witness(Callback):
 def launch(arguments, runs):
     """Run train.py under a launcher; gives the finished process."""
 
-    def start(launcher: list[str], output: Path, *more: str, fail_after: int = 0) -> subprocess.CompletedProcess:
-        witness = f"[{{class_path: test_launchers.Witness, init_args: {{fail_after: {fail_after}}}}}]"
+    def start(launcher: list[str], output: Path, *more: str, **failure: int) -> subprocess.CompletedProcess:
+        witness = json.dumps([{"class_path": "test_launchers.Witness", "init_args": failure}])
         args = arguments(2, output, f"--trainer.callbacks={witness}", *more, previous=runs[1], max_steps=-1)
         args += ["--trainer.max_epochs=2", "--data.batch_size=3", "--checkpoint.every_n_train_steps=1"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
@@ -114,3 +116,12 @@ def test_a_group_goes_on_exactly_where_it_failed(launch, plain, tmp_path):
     done = launch([sys.executable], tmp_path, "--trainer.devices=2", "--resume=true")
     assert done.returncode == 0, done.stderr
     assert_two_trained(tmp_path, plain)
+
+
+@pytest.mark.parametrize(("launcher", "failing"), [(torchrun, 1), (lambda: [sys.executable], 0)])
+def test_a_process_that_fails_alone_says_so_and_ends_the_others(launch, tmp_path, launcher, failing):
+    """It must not wait for the others to save a checkpoint with it: they wait for its gradients."""
+    devices = [] if launcher is torchrun else ["--trainer.devices=2"]
+    done = launch(launcher(), tmp_path, *devices, fail_after=2, failing=failing)
+    assert done.returncode != 0
+    assert "train.py: error: as asked" in done.stderr

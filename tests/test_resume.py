@@ -1,5 +1,6 @@
 """A run that was interrupted anywhere and resumed ends with the very bits of one that was not."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -70,8 +71,9 @@ def interrupt(args: list[str], *callbacks: Callback) -> None:
     """What train.main does, with something that goes wrong."""
     cli = TrainingCLI(args)
     cli.trainer.callbacks[:0] = callbacks
+    begin = train.find_checkpoint(Path(cli.config["output"]), cli.config["resume"])
     with pytest.raises(Stop):
-        cli.trainer.fit(cli.model, cli.datamodule)
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begin)
 
 
 def assert_equal(found, expected, where: str = ""):
@@ -161,6 +163,19 @@ def test_a_sample_that_is_mended_before_the_run_goes_on(command, tmp_path, whole
     assert 5 <= read(tmp_path)["global_step"] < 10
     train.main(command(tmp_path, f"--data.num_workers={workers}", "--resume=true"))
     assert_same_end(tmp_path, whole())
+
+
+def test_the_log_of_before_is_kept(command, tmp_path):
+    logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {tmp_path}, name: logs, version: ''}}}}"
+    more = [f"--trainer.logger={logger}", "--trainer.log_every_n_steps=1"]
+    for number, stop in enumerate((4, 3)):
+        interrupt(command(tmp_path, *more, f"--resume={'true' if number else 'false'}"), StopAfter(stop))
+    train.main(command(tmp_path, *more, "--resume=true"))
+    steps = []
+    for log in ("metrics-001.csv", "metrics-002.csv", "metrics.csv"):
+        with open(tmp_path / "logs" / log, newline="") as lines:
+            steps += [int(row["step"]) for row in csv.DictReader(lines) if row["train/loss"]]
+    assert steps == [step for step in range(15) if step not in (3, 6)]  # each failed before its step was logged
 
 
 def test_a_cut_epoch(command, tmp_path, whole):

@@ -14,7 +14,7 @@ args = dict(arg.lstrip("-").split("=", 1) for arg in sys.argv[1:])
 out = pathlib.Path(args["output"])
 if args.get("x") == "boom":
     sys.exit(3)
-(out / "logs").mkdir(parents=True)
+(out / "logs").mkdir(parents=True, exist_ok=True)
 (out / "model").mkdir()
 (out / "model" / "manifest.json").write_text("{}")
 score = 10 * float(args["x"]) + float(args["seed_everything"])
@@ -98,6 +98,14 @@ def test_a_killed_run_goes_on_with_its_checkpoint(write, tmp_path):
     assert sweep.main([str(write()), "--output", str(output)]) == 0
     calls = [json.loads(line) for line in (output / "calls").read_text().splitlines()]
     assert [call.get("resume") for call in calls] == [None, "true", None, None]
+
+
+def test_a_resumed_run_has_the_metrics_of_before_too(tmp_path):
+    (tmp_path / "metrics-001.csv").write_text("step,val/a,val/b\n1,1,5\n")
+    (tmp_path / "metrics-002.csv").write_text("step,val/a\n2,2\n3,3\n")
+    assert sweep.last_metrics(tmp_path) == {"val/a": 3.0, "val/b": 5.0}
+    (tmp_path / "metrics.csv").write_text("step,train/loss,val/a\n4,1,\n4,,4\n")
+    assert sweep.last_metrics(tmp_path) == {"val/a": 4.0, "val/b": 5.0}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ Shape suffixes: T frames, D feature width.
 
 import contextlib
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +61,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
     for number, sample in enumerate(samples):
         try:
             texts, drops = _texts(sample["conversations"])
-            duration_s, times = _times(_marked(sample.get("meta") or {}, texts), texts)
+            duration_s, times = _times(_marked(sample.get("meta") or {}, texts))
             turns = [Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2)]
             name = f"{sample['id']}#{number}"
             source = sample.get("source") or ""
@@ -112,11 +111,9 @@ def _marked(meta: Mapping, texts: list[str]) -> Mapping:
     return {**meta, "token": token}
 
 
-def _times(meta: Mapping, texts: list[str]) -> tuple[float | None, dict[str, float]]:
+def _times(meta: Mapping) -> tuple[float | None, dict[str, float]]:
     """Duration and marker -> seconds of a sample. Errors read ``reason: detail``."""
     duration_s, times = meta.get("duration"), dict(meta.get("token") or {})
-    if missing := set(re.findall(r"<[se]\d+>", " ".join(texts))) - set(times):
-        raise ValueError(f"marker without a time: {sorted(missing)}")
     if not times:
         return duration_s, {}
     if duration_s is None:

@@ -163,7 +163,7 @@ def test_throughput_is_that_of_all_ranks(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("callbacks.throughput.time.perf_counter", lambda: now[0])
     throughput, run = Throughput(every_n_steps=2), trainer(world_size=3, global_step=7)
-    batch = SimpleNamespace(queries=(1, 2), attention_mask=torch.ones(2, 5))
+    batch = SimpleNamespace(queries=(1, 2), attention_mask=torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]))
     throughput.on_train_start(run, None)  # resumed within an epoch: there is no epoch start
     for step in range(4):
         now[0] += 1.0  # waits

@@ -59,6 +59,7 @@ def test_bad_events_are_refused(start, end, message):
         ({"saliency": [[1]], "clip_s": 0}, "clip_s must be positive"),
         ({"saliency": [[1]] * 9, "clip_s": 2, "duration_s": 10}, "9 clips of 2 s do not fit a video of 10 s"),
         ({"saliency": [[1]], "clip_s": 2, "task": "qa", "options": ["a", "b"]}, "task qa has no saliency"),
+        ({"turns": [{"question": "x", "answer": "to <e0>", "times": {"<s0>": 1}}]}, r"a time: \['<e0>'\]"),
         ({"txt": "x"}, "unexpected keyword argument 'txt'"),
         ({"events": [{"start": 1, "end_s": 2}]}, "unexpected keyword argument 'start'"),
         ({"events": [{"end_s": 2}]}, "missing 1 required positional argument: 'start_s'"),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -155,6 +156,14 @@ def test_saliency_of_clips_is_the_mean_of_their_frames():
     assert clip_means([1.0, 3.0, 5.0, 7.0], 2, 2.0) == [2.0, 6.0]
     assert clip_means([1.0, 3.0], 3, 0.5) == [1.0, 1.0, 3.0]
     assert clip_means([1.0, 3.0, 5.0], 2, 2.0) == [2.0, 2.5]  # half of the last clip has no frame
+
+
+def test_saliency_of_clips_keeps_ties_and_what_is_next_to_nothing():
+    """Clips of 2 s and a frame every 5 s: the 1st and 2nd, 4th and 5th, 6th and 7th lie within a frame, .."""
+    scores = np.random.default_rng(0).random(30)
+    means = clip_means(scores, 75, 2 / 5)
+    assert all(means[5 * k] == means[5 * k + 1] and means[5 * k + 3] == means[5 * k + 4] for k in range(15))
+    assert clip_means([0.9, 0.1, 1e-18, 3e-18], 2, 2.0) == pytest.approx([0.5, 2e-18], rel=1e-9)
 
 
 def test_an_event_has_spans_in_seconds_and_saliency_a_frame():

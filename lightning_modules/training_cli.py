@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
@@ -92,7 +93,7 @@ class TrainingCLI(LightningCLI):
         """The trainer, with the default loggers where the config names none."""
         settings = self.config["trainer"]
         if settings["logger"] in (None, True):
-            kwargs["logger"] = default_loggers(Path(self.config["output"]))
+            kwargs["logger"] = default_loggers(Path(self.config["output"]), self.config["resume"])
         callbacks = [StepRandomness(), WholeSteps(), Throughput(), TrainingData(), SkippedData(), LossCurves()]
         if settings["enable_progress_bar"] is not False:
             callbacks.append(RichProgressBar())
@@ -111,13 +112,20 @@ def keep_log(log: Path) -> None:
         log.rename(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv'))):03d}.csv"))
 
 
-def default_loggers(output: Path) -> list:
+@rank_zero_only
+def wandb_id(output: Path, resume: bool) -> str:
+    """A new one, or that of the run that goes on: W&B shows its parts as one run."""
+    kept = output / "logs" / "wandb-id"
+    if not (resume and kept.is_file()):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(uuid4().hex[:8] + "\n")
+    return kept.read_text().strip()
+
+
+def default_loggers(output: Path, resume: bool) -> list:
     """A CSV file in the run folder, and W&B: online where a key is known, else offline."""
     import wandb
 
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    output.mkdir(parents=True, exist_ok=True)
-    return [
-        CSVLogger(output, name="logs", version=""),
-        WandbLogger(project="whenlm", name=output.name, save_dir=output, mode=mode),
-    ]
+    run = {"name": output.name, "id": wandb_id(output, resume), "resume": "allow", "mode": mode}
+    return [CSVLogger(output, name="logs", version=""), WandbLogger(project="whenlm", save_dir=output, **run)]

@@ -19,7 +19,7 @@ from datamodules.schema import Event, Query, Turn
 from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
-from lightning_modules.training_cli import TrainingCLI
+from lightning_modules.training_cli import TrainingCLI, default_loggers
 from models.checkpoints import read_weights
 from models.tiny import save_tiny_lm, tiny_lm
 
@@ -490,3 +490,9 @@ def test_a_shipped_config_trains_the_tiny_model(runs, llm, world, tmp_path):
     settings = json.loads((tmp_path / "run" / "model" / "lora-2" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["lora_dropout"]) == (64, 128, 0.05)
     assert load_file(tmp_path / "run" / "model" / "adapter.safetensors")["weight"].dtype == torch.float32
+
+
+def test_a_run_that_goes_on_is_the_same_one_for_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    first, again, other = (default_loggers(tmp_path, resume)[1].version for resume in (False, True, False))
+    assert first == again != other

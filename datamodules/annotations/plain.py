@@ -9,9 +9,8 @@
     {"id": "c", "video": "kitchen", "task": "qa", "text": "what is red?", "options": ["a door", "a cup"], "answer": 1}
 
 ``video`` is the id of the features (for a file in a folder, its name without the ending, or its path in the folder
-where names repeat); all times are seconds;
-``duration_s`` may be left out, and then times are held against the features. ``datamodules.schema.Query`` says which
-fields each task needs.
+where names repeat); all times are seconds; ``duration_s`` may be left out, and then events are held against the
+features. ``datamodules.schema.Query`` says which fields each task needs.
 """
 
 from collections import Counter
@@ -42,5 +41,15 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
         with records.entry(where):
             for event in row.get("events", ()):
                 records.event((event["start_s"], event["end_s"]), row.get("duration_s"))
-            records.add(query_from_dict(row))
+            query = query_from_dict(row)
+            check_times(query)
+            records.add(query)
     return records.finish()
+
+
+def check_times(query: Query) -> None:
+    """Raise ValueError for a time in a dialogue that is outside its video; a localizer would write the video's end."""
+    for turn in query.turns:
+        for marker, time_s in turn.times.items():
+            if query.duration_s is not None and not 0 <= time_s <= query.duration_s + Query.TOLERANCE_S:
+                raise ValueError(f"time {marker} = {time_s} s is outside the video of {query.duration_s} s")

@@ -47,10 +47,11 @@ def main(output: Path = Path("runs/demo")) -> None:
     shutil.rmtree(output, ignore_errors=True)
     world = output / "world"
     write_world(world, World(seed=0), images=3000, train=3000, val=20, test=100)
-    queries = [*read_queries(world / "test/grounding.jsonl"), *read_queries(world / "test/dense_captioning.jsonl")]
+    moments = list(read_queries(world / "test/grounding.jsonl"))
+    queries = [*moments, *read_queries(world / "test/dense_captioning.jsonl")]
     asked, wrong = world / "test/all.jsonl", world / "test/wrong_video.jsonl"
     write_queries(asked, queries)
-    write_queries(wrong, with_wrong_videos(queries))
+    write_queries(wrong, with_wrong_videos(moments))
 
     for run in RUNS:
         train.main(["--config", str(CONFIGS / f"{run}.yaml"), "--output", str(output / run)])

@@ -1,8 +1,8 @@
 """What the tiny language model is pre-trained on: the world's own language, and finding one's place in a sequence.
 
 A scene of the quickstart world becomes a sequence of T vectors, each the sum of the word embeddings of the event that
-is active there; the model names positions (``find: a red robot jumps`` -> ``07 - 15``) and describes them. It never
-sees a frame feature, a question of the training stages, or a time in the form ``From 07 to 15``.
+is active there; the model says where it begins (``find: a red robot jumps`` -> ``07``) and describes it. It never says
+where something ends, and sees no frame feature, no question of the training stages and no ``From 07 to 15``.
 
 Shape suffixes: B sequences, T positions, K words of a position, L tokens, A places named.
 """
@@ -55,8 +55,8 @@ class Stretch:
 
     @property
     def place(self) -> str:
-        """The answer that names it."""
-        return f"{self.first:02d} - {self.last:02d}"
+        """The answer that names it: where it begins. Where it ends is for the training stages to learn."""
+        return f"{self.first:02d}"
 
 
 @dataclass

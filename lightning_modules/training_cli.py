@@ -86,6 +86,7 @@ class TrainingCLI(LightningCLI):
         trainer: Namespace = self.config["trainer"]
         for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
             trainer[key] = value
+        check_strategy(str(trainer["strategy"]))
         if self.config["resume"]:
             keep_log(Path(self.config["output"]) / "logs" / "metrics.csv")
 
@@ -103,6 +104,19 @@ class TrainingCLI(LightningCLI):
             callbacks.append(LearningRateMonitor("step"))
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
+
+
+def check_strategy(strategy: str) -> None:
+    """Refuse strategies that split parameters: checkpoints, merged LoRAs and gradient norms need them whole.
+
+    Raises:
+        ValueError: FSDP, DeepSpeed or model parallelism is asked for.
+    """
+    if any(name in strategy.lower() for name in ("fsdp", "deepspeed", "modelparallel", "model_parallel")):
+        raise ValueError(
+            f"trainer.strategy {strategy}: parameters are not split here; a 7B base in bfloat16 with a LoRA fits "
+            "one GPU, so use ddp, with model.gradient_checkpointing where memory is short"
+        )
 
 
 @rank_zero_only

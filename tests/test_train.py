@@ -492,6 +492,14 @@ def test_a_shipped_config_trains_the_tiny_model(runs, llm, world, tmp_path):
     assert load_file(tmp_path / "run" / "model" / "adapter.safetensors")["weight"].dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    "strategy", ["fsdp", "deepspeed_stage_2", "lightning.pytorch.strategies.ModelParallelStrategy"]
+)
+def test_strategies_that_split_parameters_are_refused(arguments, tmp_path, strategy):
+    with pytest.raises(ValueError, match=f"trainer.strategy .*{strategy}.*use ddp"):
+        TrainingCLI(arguments(1, tmp_path, f"--trainer.strategy={strategy}"))
+
+
 def test_a_run_that_goes_on_is_the_same_one_for_wandb(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     first, again, other = (default_loggers(tmp_path, resume)[1].version for resume in (False, True, False))

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 import train
 from datamodules.synthetic import World, write_world
+from lightning_modules.training_cli import TrainingCLI
+from models.checkpoints import Weights, read_weights
 from models.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
 
 torch.set_num_threads(1)
@@ -81,3 +84,32 @@ def runs(arguments, tmp_path_factory) -> dict[int, Path]:
         previous = folder / f"stage{stage - 1}" if stage > 1 else None
         train.main(arguments(stage, folder / f"stage{stage}", previous=previous))
     return {stage: folder / f"stage{stage}" for stage in (1, 2, 3)}
+
+
+class Stop(Exception):
+    """Something that goes wrong in the middle of a run."""
+
+
+class StopAfterTwo(Callback):
+    """Fails behind the second batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 1:
+            raise Stop
+
+
+@pytest.fixture
+def whole_and_parts(tmp_path) -> Callable[..., tuple[Weights, Weights]]:
+    """Trains in one go, and again with a failure and a resume in between; gives both weights."""
+
+    def trained(command_line: Callable[[Path], list[str]]) -> tuple[Weights, Weights]:
+        args = {n: [*command_line(tmp_path / n), "--checkpoint.every_n_train_steps=1"] for n in ("whole", "parts")}
+        train.main(args["whole"])
+        cli = TrainingCLI(args["parts"])
+        cli.trainer.callbacks.append(StopAfterTwo())
+        with pytest.raises(Stop):
+            cli.trainer.fit(cli.model, cli.datamodule)
+        train.main([*args["parts"], "--resume=true"])
+        return read_weights(tmp_path / "whole"), read_weights(tmp_path / "parts")
+
+    return trained

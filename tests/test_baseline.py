@@ -11,7 +11,6 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 import evaluate
 import train
@@ -268,27 +267,8 @@ def test_another_base_and_other_features_are_refused(run, module, world, tmp_pat
         ask(run, world, tmp_path / "out", f"--shards={tmp_path / 'shards'}")
 
 
-class Stop(Exception):
-    """Something that goes wrong in the middle of a run."""
-
-
-class StopAfterTwo(Callback):
-    """Fails behind the second batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == 1:
-            raise Stop
-
-
-def test_a_run_goes_on_exactly_where_it_stopped(baseline, tmp_path):
-    args = {name: [*baseline(tmp_path / name), "--checkpoint.every_n_train_steps=1"] for name in ("whole", "parts")}
-    train.main(args["whole"])
-    cli = TrainingCLI(args["parts"])
-    cli.trainer.callbacks.append(StopAfterTwo())
-    with pytest.raises(Stop):
-        cli.trainer.fit(cli.model, cli.datamodule)
-    train.main([*args["parts"], "--resume=true"])
-    whole, parts = (read_weights(tmp_path / name) for name in ("whole", "parts"))
+def test_a_run_goes_on_exactly_where_it_stopped(baseline, whole_and_parts):
+    whole, parts = whole_and_parts(baseline)
     for mine, theirs in ((whole.head, parts.head), (whole.adapter, parts.adapter)):
         assert all(torch.equal(theirs[name], tensor) for name, tensor in mine.items())
 

@@ -175,27 +175,8 @@ def test_stages_with_one_lora_refuse_experts_and_experts_refuse_its_lora(argumen
         build(expert(tmp_path / "run", previous=runs[2]))
 
 
-class Stop(Exception):
-    """Something that goes wrong in the middle of a run."""
-
-
-class StopAfterTwo(Callback):
-    """Fails behind the second batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == 1:
-            raise Stop
-
-
-def test_a_run_goes_on_exactly_where_it_stopped(expert, tmp_path):
-    args = {name: [*expert(tmp_path / name), "--checkpoint.every_n_train_steps=1"] for name in ("whole", "parts")}
-    train.main(args["whole"])
-    cli = TrainingCLI(args["parts"])
-    cli.trainer.callbacks.append(StopAfterTwo())
-    with pytest.raises(Stop):
-        cli.trainer.fit(cli.model, cli.datamodule)
-    train.main([*args["parts"], "--resume=true"])
-    whole, parts = (read_weights(tmp_path / name) for name in ("whole", "parts"))
+def test_a_run_goes_on_exactly_where_it_stopped(expert, whole_and_parts):
+    whole, parts = whole_and_parts(expert)
     tensors = [{n: lora.tensors for n, lora in w.experts.items()} | {"head": w.head} for w in (whole, parts)]
     for name, part in tensors[0].items():
         for key, tensor in part.items():

@@ -68,7 +68,7 @@ def benchmark(
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         devices: processes, where no launcher started them.
-        batch_size: queries answered together; no metric depends on it.
+        batch_size: queries answered together; no metric depends on it, unless answers are sampled.
         num_workers: reading processes.
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.

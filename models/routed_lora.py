@@ -11,12 +11,10 @@ Shape suffixes: B dialogues or videos, L tokens.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -173,40 +171,11 @@ def experts(model: PeftModel) -> dict[str, Lora]:
     }
 
 
-def save_experts(model: PeftModel, folder: Path) -> None:
-    """Write an ordinary PEFT folder for each expert: ``temporal`` and ``spatial``."""
-    for name, expert in experts(model).items():
-        expert.config.save_pretrained(str(Path(folder) / name))
-        tensors = {key: value.cpu().contiguous() for key, value in expert.tensors.items()}
-        save_file(tensors, Path(folder) / name / "adapter_model.safetensors")
-
-
 def put_experts(llm: PreTrainedModel, experts: dict[str, Lora]) -> PeftModel:
     """Put experts with their tensors on a language model, changed in place; see ``add_experts``."""
     configs = {name: expert.config for name, expert in experts.items()}
     tensors = {name: expert.tensors for name, expert in experts.items()}
     return add_experts(llm, configs.get("temporal"), configs.get("spatial"), tensors)
-
-
-def load_experts(llm: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put saved experts on a language model.
-
-    Args:
-        llm: the base model, changed in place.
-        folder: of ``save_experts``; one with only one expert gives a model with only that one.
-
-    Raises:
-        ValueError: there is neither folder, or tensors do not fit the model.
-    """
-    found = [name for name in EXPERTS if (Path(folder) / name / "adapter_config.json").is_file()]
-    if not found:
-        raise ValueError(f"{folder} holds no experts: neither temporal/ nor spatial/ has an adapter_config.json")
-    paths = {name: Path(folder) / name for name in found}
-    saved = {
-        name: Lora(LoraConfig.from_pretrained(str(path)), load_file(path / "adapter_model.safetensors"))
-        for name, path in paths.items()
-    }
-    return put_experts(llm, saved)
 
 
 def _parameters(model: PeftModel, name: str) -> dict[str, nn.Parameter]:

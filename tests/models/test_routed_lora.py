@@ -8,11 +8,12 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from models.checkpoints import add_lora, lora_config
-from models.routed_lora import add_experts, expert_configs, experts, load_experts, route, save_experts, spatial_merged
+from models.checkpoints import Weights, add_lora, lora_config, read_weights, write_weights
+from models.routed_lora import add_experts, expert_configs, experts, put_experts, route, spatial_merged
 from models.tiny import tiny_lm
 
 WORDS = 40
+ADAPTER = {"weight": torch.zeros(1)}
 SMALL = {
     "vocab_size": WORDS, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
@@ -213,9 +214,9 @@ def test_merged_weights_refuse_temporal_positions_and_are_restored_after_an_erro
 def test_experts_are_saved_as_ordinary_peft_adapters(temporal, spatial, batch, tmp_path):
     ids, _, mask = batch
     model = make(temporal=temporal, spatial=spatial)
-    save_experts(model, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(experts(model))
-    loaded = load_experts(BASES["llama"](), tmp_path).eval()
+    write_weights(tmp_path, Weights(ADAPTER, experts=experts(model)))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(experts(model))
+    loaded = put_experts(BASES["llama"](), read_weights(tmp_path).experts).eval()
     with torch.no_grad():
         with route(model, mask), route(loaded, mask):
             assert torch.equal(loaded(ids).logits, model(ids).logits)
@@ -241,8 +242,8 @@ def test_rows_of_new_tokens_travel_with_the_spatial_expert(batch, tmp_path):
     with torch.no_grad():
         for value in rows.values():
             value.add_(1)
-    save_experts(model, tmp_path)
-    loaded = load_experts(BASES["llama"](), tmp_path).eval()
+    write_weights(tmp_path, Weights(ADAPTER, experts=experts(model)))
+    loaded = put_experts(BASES["llama"](), read_weights(tmp_path).experts).eval()
     with torch.no_grad(), route(model, mask), route(loaded, mask):
         assert torch.equal(loaded(ids).logits, model(ids).logits)
     assert len(experts(model)["spatial"].tensors) == len(experts(model)["temporal"].tensors) + 2
@@ -321,8 +322,3 @@ def test_what_cannot_be_routed_is_refused(batch):
     for wrong in (mask[:1], torch.cat([mask, mask], dim=1)):
         with pytest.raises(ValueError, match=r"does not fit inputs \(2, 9\) after 0 cached"), route(model, wrong):
             model(ids)
-
-
-def test_a_folder_without_experts(tmp_path):
-    with pytest.raises(ValueError, match="holds no experts"):
-        load_experts(BASES["llama"](), tmp_path)

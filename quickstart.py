@@ -60,7 +60,7 @@ def main(output: Path = Path("runs/demo")) -> None:
     rows["best constant window (each column's own)"] = best_constant(queries)
     rows["random window"] = random_window(queries)
 
-    last = output / "eval/stage3-all"
+    last = output / f"eval/{FINAL[-1]}-all"
     protocol = json.loads((last / "metrics.json").read_text())["protocol"]
     (output / "metrics.json").write_text(json.dumps({"metrics": rows, "protocol": protocol}, indent=2) + "\n")
     for name in ("predictions.jsonl", "timelines.png"):

@@ -15,7 +15,7 @@ TRUE, PREDICTED = "#4C9A5B", "#D5703A"
 
 
 def draw_timelines(path: Path, rows: Sequence[tuple[Query, Prediction, float]], most: int = 12) -> None:
-    """Draw each query as a line of time with its true spans above its predicted ones.
+    """Draw each query as a line of time with its true spans above its predicted ones, the fainter the less likely.
 
     Args:
         path: of the PNG.
@@ -28,9 +28,10 @@ def draw_timelines(path: Path, rows: Sequence[tuple[Query, Prediction, float]], 
     for y, (query, prediction, duration_s) in enumerate(rows):
         axes.plot([0, 1], [y, y], color="#CCCCCC", linewidth=1, zorder=0)
         true = [(e.start_s / duration_s, (e.end_s - e.start_s) / duration_s) for e in query.events]
-        predicted = [(a / duration_s, (b - a) / duration_s) for a, b, _ in prediction.spans if b > a]
         axes.broken_barh(true, (y - 0.3, 0.28), color=TRUE)
-        axes.broken_barh(predicted, (y + 0.02, 0.28), color=PREDICTED)
+        for (start, end, _), alpha in reversed(list(zip(prediction.spans, opacities(prediction), strict=True))):
+            bar = [(start / duration_s, max(end - start, 0) / duration_s)]
+            axes.broken_barh(bar, (y + 0.02, 0.28), color=PREDICTED, alpha=alpha, linewidth=0)
         label = query.text or query.task.replace("_", " ")
         label = shorten(f"{label}   ({query.video}, {duration_s:.0f} s)", 110)
         axes.text(0, y - 0.34, label, va="bottom", fontsize=8, parse_math=False)  # a "$" is a dollar
@@ -48,3 +49,11 @@ def draw_timelines(path: Path, rows: Sequence[tuple[Query, Prediction, float]], 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def opacities(prediction: Prediction) -> list[float]:
+    """Of each span: its score as a share of the best one; 1 for events, which are no alternatives to each other."""
+    if prediction.task == "dense_captioning" or not prediction.spans:
+        return [1.0] * len(prediction.spans)
+    best = prediction.spans[0][2]
+    return [1.0, *(min(max(score / best, 0.0), 1.0) if best > 0 else 0.2 for _, _, score in prediction.spans[1:])]

@@ -1,6 +1,7 @@
 """What callbacks write, count and leave alone."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from callbacks.randomness import StepRandomness
 from callbacks.resuming import WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
-from callbacks.timelines import draw_timelines
+from callbacks.timelines import draw_timelines, opacities
 from callbacks.training_data import TrainingData, leakage
 from datamodules.schema import Event, Prediction, Query
 
@@ -197,3 +198,11 @@ def test_only_rank_0_speaks_of_the_data(recwarn, capsys):
     TrainingData().on_train_start(trainer(datamodule=data), None)
     assert len(recwarn) == 1
     assert capsys.readouterr().out == ""
+
+
+def test_unlikely_spans_are_faint():
+    spans = ((0.0, 2.0, 0.8), (4.0, 6.0, 0.2), (7.0, 8.0, -0.1))
+    assert opacities(prediction("q", spans=spans)) == [1.0, 0.25, 0.0]
+    assert opacities(replace(prediction("q", spans=spans), task="dense_captioning")) == [1.0, 1.0, 1.0]
+    assert opacities(prediction("q", spans=((0.0, 2.0, -0.1), (4.0, 6.0, -0.2)))) == [1.0, 0.2]
+    assert opacities(prediction("q", spans=())) == []

@@ -135,7 +135,7 @@ def protocol(
     first = {query.task: query for query, answer in reversed(answered) if answer}  # one shows them all
     packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
-        "setting": setting(module.previous, source),
+        "setting": setting(module.previous, [query for query, _ in answered]),
         "policy": "default: exact IoU; unparsed, invalid and missing answers score 0 and stay in the denominator",
         "missing": sum(prediction is None for _, prediction in answered),
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
@@ -153,10 +153,10 @@ def protocol(
     }
 
 
-def setting(run: Path, source: Source) -> str:
+def setting(run: Path, queries: list[Query]) -> str:
     """``zero-shot``, ``in-domain`` or ``fine-tuned``, by what the run was trained on, and how many videos it knows."""
     try:
-        found = overlap(training_queries(run), read_queries(source.queries))
+        found = overlap(training_queries(run), queries)
     except OSError as error:
         return f"unknown: what {run} was trained on cannot be read ({error.filename})"
     return f"{found.setting}: {found}"

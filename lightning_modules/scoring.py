@@ -63,18 +63,18 @@ def compute_metrics(metrics: nn.ModuleDict, prefix: str = "") -> dict[str, float
     return scores
 
 
-def _windows(query: Query, prediction: Prediction | None) -> tuple[list | None, list]:
-    return _read(prediction, width=2), [event.span for event in query.events]
-
-
-def _ranked(query: Query, prediction: Prediction | None) -> tuple[list | None, list]:
-    return _read(prediction, width=3), [event.span for event in query.events]
+def _windows(query: Query, prediction: Prediction | None, width: int = 2) -> tuple[list | None, list]:
+    """The first ``width`` numbers of each span, None where the answer could not be read; and the targets."""
+    targets = [event.span for event in query.events]
+    if prediction is None:
+        return [], targets
+    return None if prediction.rule is None else [span[:width] for span in prediction.spans], targets
 
 
 def _evidence(query: Query, prediction: Prediction | None) -> tuple[tuple | None, list, tuple | None]:
-    window = next(iter(_read(prediction, width=2) or []), None)
+    windows, targets = _windows(query, prediction)
     answer = None if query.answer is None else _choice(query, prediction)[0]
-    return window, [event.span for event in query.events], answer
+    return windows[0] if windows else None, targets, answer
 
 
 def _choice(query: Query, prediction: Prediction | None) -> tuple[tuple[int, int | None]]:
@@ -89,20 +89,13 @@ def _saliency(query: Query, prediction: Prediction | None) -> tuple[tuple | None
     return (prediction.saliency or None) if prediction else None, np.array(query.saliency)
 
 
-def _read(prediction: Prediction | None, width: int) -> list | None:
-    """The first ``width`` numbers of each span; None where the answer could not be read."""
-    if prediction is None:
-        return []
-    return None if prediction.rule is None else [span[:width] for span in prediction.spans]
-
-
 def _is_moment(query: Query) -> bool:
     return query.task == "grounding" and bool(query.events)
 
 
 TASKS = {
     "grounding": Task(TemporalGrounding, _is_moment, _windows),
-    "moments": Task(partial(MomentRetrieval, protocol=FULL), _is_moment, _ranked),
+    "moments": Task(partial(MomentRetrieval, protocol=FULL), _is_moment, partial(_windows, width=3)),
     "highlights": Task(HighlightDetection, lambda query: query.task == "grounding" and bool(query.saliency), _saliency),
     **{
         name: Task(

@@ -3,6 +3,7 @@
 Shape suffixes: B dialogues, T frames, L tokens, D width.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,13 +12,18 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from datamodules.schema import Prediction, Query, Turn, Video
+from datamodules.schema import Event, Prediction, Query, Turn, Video
 
 StatePoint = Literal["embedded", "before_last_layer", "before_norm", "after_norm"]
 """Where hidden states are taken: the input of the first decoder layer, that of the last, its output, and that behind
 the final norm."""
 MARKED_SPAN = r"<s(?P<span>\d+)>\s*(?:to|and|-)\s*<e(?P=span)>"
 """Pattern of a literal text that names the two times of a span by their markers; its number is the group ``span``."""
+
+
+def marked_event(match: re.Match, times: Mapping[str, float]) -> Event:
+    """What lies between the two markers of a ``MARKED_SPAN``."""
+    return Event(times[f"<s{match['span']}>"], times[f"<e{match['span']}>"])
 
 
 @dataclass(frozen=True)

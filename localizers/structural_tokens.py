@@ -15,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.chat import IGNORE
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint
+from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint, marked_event
 from localizers.similarity_maps import Rule, clip_means, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
 from models.structural_head import StructuralHead
 
 TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)|$")
 TIMED = re.compile(r"[^.!?]*<[se]\d+>(?:[^.!?]|\.(?!\s|$))*[.!?]*\s*")
 """Pattern of a sentence that names a time."""
 Frames = tuple[int, int]
@@ -117,9 +119,9 @@ class StructuralTokens(Localizer):
         """Events of a literal answer that names times: each text ends where its sentence does."""
         events, texts, said = [], [], 0
         for match in TIMES.finditer(turn.answer):
-            end = re.compile(r"[.!?](?=\s|$)|$").search(turn.answer, match.end()).end()
+            end = SENTENCE_END.search(turn.answer, match.end()).end()
             texts.append(TIMES.sub("", turn.answer[said:end]).strip())
-            events.append(Event(turn.times[f"<s{match['span']}>"], turn.times[f"<e{match['span']}>"]))
+            events.append(marked_event(match, turn.times))
             said = end
         if events and turn.answer[said:].strip():
             texts[-1] = f"{texts[-1]} {turn.answer[said:].strip()}".strip()
@@ -154,7 +156,7 @@ class StructuralTokens(Localizer):
             return {}
         frames = head.frames(states["before_norm"][batch.frame_mask])
         frames = frames.split(batch.frame_mask.sum(-1).tolist())
-        following = F.pad(batch.labels[:, 1:], (0, 1), value=-100)
+        following = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         places = {kind: following == ids[token] for kind, token in (("events", ENT), ("transitions", TST))}
         tokens = {kind: head.tokens(states["before_last_layer"][place]) for kind, place in places.items()}
         # Attached to the graph also where no dialogue has an event, so that all processes reduce the same gradients.

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint
+from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint, marked_event
 from models.temporal_head import (
     HeadOutput,
     TemporalHead,
@@ -103,9 +103,7 @@ class TemporalExpert(Localizer):
             if count != len(windows):
                 raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")
             return in_seconds(turn.answer, turn.times), windows
-        windows = [
-            (Event(turn.times[f"<s{m['span']}>"], turn.times[f"<e{m['span']}>"]),) for m in TIMES.finditer(turn.answer)
-        ]
+        windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
         return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
 
     def loss(

@@ -20,7 +20,6 @@ from datamodules.rendering import render_clip
 from datamodules.schema import Event, Prediction, Query
 from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
-from datamodules.sources import Source
 from localizers.base import Answer, Clip
 from models.tiny import tiny_clip
 
@@ -368,7 +367,7 @@ def test_a_result_says_whether_its_videos_were_trained_on(runs, world, tmp_path)
     (seen,) = [query for query in read_queries(world / "stage2.jsonl") if query.video == "train00000"]
     write_queries(trained_on, [Query("q", "train00000", "grounding", "x", events=seen.events[:1])])
     write_queries(new, [Query("q", "test00000", "grounding", "x")])
-    settings = {file: evaluate.setting(runs[2], Source("", file)) for file in (trained_on, new)}
+    settings = {file: evaluate.setting(runs[2], list(read_queries(file))) for file in (trained_on, new)}
     assert settings[trained_on] == "in-domain: 1 of 1 evaluation videos (100.0%) are in the training data"
     assert settings[new].startswith("zero-shot: 0 of 1")
-    assert evaluate.setting(tmp_path, Source("", new)).startswith("unknown")
+    assert evaluate.setting(tmp_path, list(read_queries(new))).startswith("unknown")

@@ -141,7 +141,9 @@ def protocol(
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
         "features": {"shards": source.shards, **asdict(header)},
         "prompt_style": f"{module.style}_eval",
-        "prompts": {task: module.dialogue.question(query).question for task, query in first.items()},
+        "prompts": {
+            task: "\n".join(turn.question for turn in module.dialogue.asked(query)) for task, query in first.items()
+        },
         "system": module.dialogue.encoder.chat.system,
         "localizer": manifest["localizer"],
         "generation": asdict(module.generation),

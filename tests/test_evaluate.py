@@ -20,6 +20,8 @@ from datamodules.rendering import render_clip
 from datamodules.schema import Event, Prediction, Query
 from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
+from datamodules.sources import Source
+from lightning_modules.trained import TrainedModel
 from localizers.base import Answer, Clip
 from models.tiny import tiny_clip
 
@@ -371,3 +373,15 @@ def test_a_result_says_whether_its_videos_were_trained_on(runs, world, tmp_path)
     assert settings[trained_on] == "in-domain: 1 of 1 evaluation videos (100.0%) are in the training data"
     assert settings[new].startswith("zero-shot: 0 of 1")
     assert evaluate.setting(tmp_path, list(read_queries(new))).startswith("unknown")
+
+
+def test_both_questions_of_a_conversation_are_in_the_protocol(runs, world, queries):
+    module = TrainedModel.from_run(runs[3])
+    module.configure_model()
+    query = Query("g", "test00000", "grounded_qa", "why does it run?", (Event(1, 2),), options=("a", "b"), answer=0)
+    answered = [(query, Prediction("g", "test00000", "grounded_qa", "A"))]
+    videos = str(world / "videos")
+    protocol = evaluate.protocol(module, ShardReader(videos).header, Source(videos, queries), 0, answered)
+    chosen, found = protocol["prompts"]["grounded_qa"].rsplit("\n", 1)
+    assert "why does it run?" in chosen and "A. a\nB. b" in chosen
+    assert "During which frames" in found

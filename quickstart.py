@@ -20,9 +20,9 @@ import train
 from callbacks.curves import draw_curves
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Prediction, Query
-from datamodules.synthetic import World, write_world
+from lightning_modules.answering import Generation
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from lightning_modules.video_language import Generation
+from preparation.world.synthetic import World, write_world
 
 CONFIGS = Path("configs/quickstart")
 RUNS = {

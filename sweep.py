@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from command_line import CommandParser
+from command_line.parser import CommandParser
 
 SEED = "seed_everything"
 COUNTS = ("n", "unparsed", "invalid", "missing")

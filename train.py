@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from command_line import leave_group, precise
+from command_line.launcher import leave_group
+from command_line.parser import precise
 from lightning_modules.training_cli import TrainingCLI
 
 

@@ -21,14 +21,14 @@ from jsonargparse import auto_cli
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.utils import logging
 
-from datamodules.decoding import Sampling, Source, decode, find_sources
-from datamodules.encoders import load_encoder
-from datamodules.extraction import extract, extract_video
 from datamodules.records import FeatureHeader
 from datamodules.sampling import epoch_order
 from datamodules.schema import Video
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
+from preparation.features.decoding import Sampling, Source, decode, find_sources
+from preparation.features.encoders import load_encoder
+from preparation.features.extraction import extract, extract_video
+from preparation.features.shard_writer import ShardWriter
 
 
 def best_s(

@@ -22,8 +22,8 @@ from datamodules.schema import Query, Turn, Video
 from localizers import TextTimestamps
 from models.adapters import LinearAdapter
 from models.checkpoints import load_llm, load_tokenizer
-from models.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
 from models.video_llm import VideoLLM
+from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
 
 
 def median_s(work: Callable[[], object], rounds: int) -> float:

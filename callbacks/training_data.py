@@ -6,9 +6,9 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
+from command_line.tables import print_table
 from datamodules.leakage import overlap
 from datamodules.schema import Query
-from datamodules.tables import print_table
 
 NAMED = 3
 """Shared videos that the warning names."""

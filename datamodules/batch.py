@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.chat import IGNORE
+from datamodules.clip import Clip
 from datamodules.schema import Query
-from localizers.base import Clip
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ class FeatureHeader:
     cls_attention: str = ""
     """Which attention of the class token to the patches is stored. Empty: none."""
     spatial: str = ""
-    """How the S-tokens were made, for example ``4x64`` (see ``models.spatial_compression``). Empty: none stored."""
+    """How the S-tokens were made, for example ``4x64`` (``datamodules.spatial_compression``). Empty: none stored."""
     spatial_count: int = 0
     """M; they are as wide as the features."""
     spatial_source: str = ""

@@ -198,7 +198,7 @@ class Video:
     cls_attention: np.ndarray | None = None
     """(T, P) float16, attention of the class token to each patch."""
     spatial: np.ndarray | None = None
-    """(M, D) float16, S-tokens: the patches of the whole video, compressed (see ``models.spatial_compression``)."""
+    """(M, D) float16, S-tokens: the patches of the whole video, compressed (``datamodules.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
 

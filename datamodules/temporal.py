@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, PromptBatch, collate, collate_prompts
-from datamodules.dialogue import WITH_PATCHES, Dialogue
+from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.sampling import EpochBatches, Part, ResumableLoader
 from datamodules.schema import Query
@@ -24,7 +24,8 @@ from datamodules.sources import (
     open_sources,
     share_videos,
 )
-from models.spatial_compression import check_shards
+from datamodules.spatial_compression import check_shards
+from datamodules.splicing import WITH_PATCHES
 
 
 def collate_readable(samples: list, collate, pad_id: int) -> Batch | PromptBatch:
@@ -89,9 +90,9 @@ class TemporalDataModule(L.LightningDataModule):
         self.queries[split] = [query for pairs in opened for _, query in pairs]
         reader = next(reader for pairs in opened for reader, _ in pairs)
         header = reader.header
-        if self.dialogue.spatial:
-            check_shards(header, self.dialogue.spatial, str(reader.folder))
-        if self.dialogue.question_tokenizer and not header.patches:
+        if self.dialogue.splicer.spatial:
+            check_shards(header, self.dialogue.splicer.spatial, str(reader.folder))
+        if self.dialogue.splicer.question_tokenizer and not header.patches:
             raise ValueError(f"{reader.folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
         if self.header:
             self.header.check_same(header, "the other split", f"data.{split}")
@@ -105,7 +106,7 @@ class TemporalDataModule(L.LightningDataModule):
             ValueError: no training source, or a remote source beside another or without a length of the epoch.
         """
         sources = self.sources["train"]
-        if self.queries_per_video > 1 and self.dialogue.question_tokenizer:
+        if self.queries_per_video > 1 and self.dialogue.splicer.question_tokenizer:
             raise ValueError("the adapter reads a video anew for every question: set data.queries_per_video to 1")
         if not sources:
             raise ValueError("data.train is empty: name at least one source with shards and queries")

@@ -13,9 +13,8 @@ from metrics.dense_captioning import EventLocalization
 from metrics.grounded_qa import GroundedQA, QuestionAccuracy
 from metrics.grounding import TemporalGrounding
 from metrics.highlights import HighlightDetection
-from metrics.moment_retrieval import MomentRetrieval
+from metrics.moment_retrieval import MomentRetrieval, Protocol
 from metrics.records import RecordMetric
-from metrics.retrieval_protocols import Protocol
 from metrics.video_highlights import VideoHighlights
 
 FULL = Protocol({"full": None}, ranks=())

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
-from lightning_modules.video_language import Generation, VideoLanguageModule
+from lightning_modules.answering import Generation
+from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, merge_loras, read_weights

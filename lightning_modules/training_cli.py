@@ -18,7 +18,8 @@ from callbacks.resuming import RunCheckpoint, WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
 from callbacks.training_data import TrainingData
-from command_line import ShortErrors, launcher_settings
+from command_line.launcher import launcher_settings
+from command_line.parser import ShortErrors
 from datamodules.temporal import TemporalDataModule
 from lightning_modules.video_language import VideoLanguageModule
 

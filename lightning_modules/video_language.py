@@ -1,7 +1,6 @@
 """The loop around a video language model: what is learned, how, and what is kept. Nothing here is about time."""
 
 from abc import abstractmethod
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,40 +9,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from datamodules.batch import Batch, PromptBatch, follow_up
+from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import chat_format
-from datamodules.dialogue import Dialogue, chosen
+from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
-from datamodules.schema import Prediction, Query
+from datamodules.schema import Prediction
+from datamodules.spatial_compression import Compression
+from lightning_modules.answering import Answering, Generation
 from lightning_modules.optimization import Optimization
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from localizers.base import Answer, Clip, Localizer
+from lightning_modules.weights_folder import check_base, load_part, manifest
+from localizers.base import Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
-from models.spatial_compression import Compression
-from models.video_llm import Generated, VideoLLM
+from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from models.without_llm import WithoutLLM
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How an answer is decoded."""
-
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
-    merge_spatial: bool = False
-    """Add the spatial expert to the weights while an answer is written: up to twice as fast where answers are long,
-    for a second copy of the adapted weights; below float32 they are rounded, and answers may differ."""
-    one_prompt: bool = False
-    """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
-
-    def settings(self) -> dict:
-        """As ``VideoLLM.generate`` takes them."""
-        sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
-        more = sampling if self.temperature > 0 else {"do_sample": False}
-        return {"max_new_tokens": self.max_new_tokens, "merge_spatial": self.merge_spatial, **more}
 
 
 class VideoLanguageModule(L.LightningModule):
@@ -91,7 +72,7 @@ class VideoLanguageModule(L.LightningModule):
         self.chat, self.system, self.style = chat, system, style
         self.feature_width, self.spatial, self.llm_dtype = feature_width, spatial, getattr(torch, dtype)
         self.gradient_checkpointing = gradient_checkpointing
-        self.optimization, self.generation = optimization, generation
+        self.optimization = optimization
         self.adapter_settings = adapter
         compression = Compression.parse(spatial) if spatial else None
         questions = adapter.question_tokenizer()
@@ -99,6 +80,7 @@ class VideoLanguageModule(L.LightningModule):
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
         text = load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens
         self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt)
+        self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None
         self.strict_loading = False  # a checkpoint holds what was trained; `on_load_checkpoint` checks every key
@@ -176,46 +158,7 @@ class VideoLanguageModule(L.LightningModule):
 
     def answer(self, prompts: PromptBatch) -> list[Prediction]:
         """Generate the answers of a batch and read times from them."""
-        if not prompts.queries:
-            return []
-        first = self._generate(prompts)
-        second = iter(())
-        if any(prompts.next_ids):
-            said = [self._until_end(one.ids.tolist()) for one in first]
-            second = iter(self._generate(follow_up(prompts, said, self.dialogue.pad_id)))
-        turns = ([one, next(second)] if ids else [one] for one, ids in zip(first, prompts.next_ids, strict=True))
-        asked = zip(prompts.queries, prompts.clips, turns, strict=True)
-        return [self._prediction(query, clip, list(map(self._answer, said))) for query, clip, said in asked]
-
-    def _generate(self, prompts: PromptBatch) -> list[Generated]:
-        stop = {"eos_token_id": end} if (end := self.dialogue.encoder.end) else {}
-        settings = self.generation.settings() | stop
-        return self.model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
-
-    def _until_end(self, ids: list[int]) -> list[int]:
-        """An answer with its end token, also where it was cut off before, and without what stands behind it."""
-        end = self.dialogue.encoder.end
-        return ids[: ids.index(end[0]) + 1] if set(end) & set(ids) else ids + end
-
-    def _prediction(self, query: Query, clip: Clip, answers: list[Answer]) -> Prediction:
-        """Times are read from the last answer, the chosen option from the first."""
-        found = self.localizer.decode(query, answers[-1], clip, self.model.head)
-        said = [*(answer.text for answer in answers[:-1]), found.answer]
-        option = chosen(answers[0].text, len(query.options)) if query.options else None
-        return replace(found, answer="\n".join(said), option=option)
-
-    def _answer(self, generated: Generated) -> Answer:
-        tokenizer, special = self.dialogue.tokenizer, self.dialogue.special
-        ids = [i for i in generated.ids.tolist() if i in special or i not in tokenizer.all_special_ids]
-        return Answer(
-            text=tokenizer.decode(ids).strip(),
-            tokens=tuple(tokenizer.convert_ids_to_tokens(generated.ids.tolist())),
-            frames=generated.frames,
-            predicting=generated.predicting,
-            reading=generated.reading,
-            first=generated.first,
-            question=generated.question,
-        )
+        return self.answering(self.model, prompts)
 
     def validation_step(self, batch: PromptBatch) -> list[Prediction]:
         """Answer queries and score the answers."""
@@ -251,47 +194,5 @@ class VideoLanguageModule(L.LightningModule):
             header: how the training features were made; None if that is not known.
         """
         weights = self.weights()
-        weights.manifest = {
-            "stage": type(self).__name__,
-            "base": self.base,
-            "localizer": self.localizer.config(),
-            "chat": self.chat,
-            "system": self.system,
-            "style": self.style,
-            "adapter": self.adapter_settings.config(),
-            "feature_width": self.feature_width,
-            "spatial": self.spatial,
-            "features": asdict(header) if header else None,
-        }
+        weights.manifest = manifest(self, header)
         write_weights(folder, weights)
-
-
-def load_part(what: str, part: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """A part of the model with the given weights, or as it is where there are none.
-
-    Raises:
-        ValueError: the weights are not those of this part.
-    """
-    if tensors:
-        expected = {key: value.shape for key, value in part.state_dict().items()}
-        check_keys(what, expected, {key: value.shape for key, value in tensors.items()})
-        part.load_state_dict(tensors)
-    return part
-
-
-def check_base(mine: dict, theirs: dict | None, whose: str) -> None:
-    """Refuse weights that were trained on another base model.
-
-    Args:
-        mine: name and fingerprint of the base that was loaded.
-        theirs: those that the weights name; None if they name none (released weights).
-        whose: what the weights are, for the message.
-
-    Raises:
-        ValueError: the fingerprints differ.
-    """
-    if theirs is not None and theirs["fingerprint"] != mine["fingerprint"]:
-        raise ValueError(
-            f"{whose} was trained on the base model {theirs['name']} (fingerprint {theirs['fingerprint']}), "
-            f"not on {mine['name']} (fingerprint {mine['fingerprint']}); give the same llm"
-        )

@@ -6,13 +6,17 @@ Shape suffixes: B dialogues, T frames, L tokens, D width.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from datamodules.schema import Event, Prediction, Query, Turn, Video
+from datamodules.batch import Batch
+from datamodules.clip import Clip
+from datamodules.rendered import Rendered
+from datamodules.schema import Event, Prediction, Query, Turn
+from localizers.answer import Answer
 
 StatePoint = Literal["embedded", "before_last_layer", "before_norm", "after_norm"]
 """Where hidden states are taken: the input of the first decoder layer, that of the last, its output, and that behind
@@ -24,64 +28,6 @@ MARKED_SPAN = r"<s(?P<span>\d+)>\s*(?:to|and|-)\s*<e(?P=span)>"
 def marked_event(match: re.Match, times: Mapping[str, float]) -> Event:
     """What lies between the two markers of a ``MARKED_SPAN``."""
     return Event(times[f"<s{match['span']}>"], times[f"<e{match['span']}>"])
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The time axis of a video as the model sees it: frame ``k`` shows second ``k / frames_per_s``."""
-
-    duration_s: float
-    """Length of the clip that times refer to."""
-    frames: int
-    frames_per_s: float
-
-    @classmethod
-    def of(cls, video: Video, duration_s: float) -> "Clip":
-        """The axis of a video with its frames.
-
-        Decoders give times such as 4.98 s for the frame of second 5. A rate that is a multiple of 0.1 but for such
-        jitter (below 0.05 s over the whole video) is taken as that multiple, so that times at 1 fps are frame numbers.
-        """
-        times_s, frames = video.frame_times_s, len(video.features)
-        length_s = float(times_s[-1] - times_s[0])
-        rate = (frames - 1) / length_s if length_s > 0 else frames / (duration_s or 1.0)
-        nominal = round(rate, 1)
-        if nominal and abs((frames - 1) / nominal - length_s) < 0.05:
-            rate = nominal
-        return cls(duration_s, frames, rate)
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A turn as the language model will see it."""
-
-    question: str
-    answer: str | None
-    """None: to be generated."""
-    targets: Any = None
-    """Frame-level targets of the answer's events, for ``Localizer.loss``."""
-    references: tuple[int, ...] = ()
-    """Frame number of each reference token in the question; the frame's input vector is added to the token's."""
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a model said about one query, and the hidden states it had meanwhile, by ``StatePoint``."""
-
-    text: str
-    """With the localizer's special tokens, without all others."""
-    tokens: tuple[str, ...] = ()
-    """L tokens."""
-    frames: Mapping[str, Tensor] = field(default_factory=dict)
-    """(T, D) at the video's frames."""
-    predicting: Mapping[str, Tensor] = field(default_factory=dict)
-    """(L, D) that predicted each token."""
-    reading: Mapping[str, Tensor] = field(default_factory=dict)
-    """(L, D) when each token was read."""
-    first: Mapping[str, Tensor] = field(default_factory=dict)
-    """(D,) at the first token of the prompt."""
-    question: Mapping[str, Tensor] = field(default_factory=dict)
-    """(L, D) at the words behind the video, where no language model reads them."""
 
 
 class Localizer(ABC):
@@ -126,14 +72,14 @@ class Localizer(ABC):
         return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": asdict(self)}
 
     def loss(
-        self, head: nn.Module | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
+        self, head: nn.Module | None, states: Mapping[str, Tensor], batch: Batch, ids: Mapping[str, int]
     ) -> dict[str, Tensor]:
         """Named loss terms beside the language-model loss: none for times that are plain text.
 
         Args:
             head: what ``head`` made.
             states: (B, L, D) by ``StatePoint``.
-            batch: the ``Batch`` they belong to.
+            batch: they belong to it.
             ids: of the special tokens.
         """
         return {}

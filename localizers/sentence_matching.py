@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.chat import IGNORE
+from datamodules.clip import Clip
+from datamodules.rendered import Rendered
 from datamodules.schema import Turn
-from localizers.base import Answer, Clip, Rendered, StatePoint
+from localizers.answer import Answer
+from localizers.base import StatePoint
 from localizers.temporal_expert import TemporalExpert, frame_states
 from models.matching_head import MatchingHead
 from models.temporal_head import HeadOutput

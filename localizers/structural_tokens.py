@@ -16,8 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.chat import IGNORE
+from datamodules.clip import Clip
+from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint, marked_event
+from localizers.answer import Answer
+from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
 from localizers.similarity_maps import Rule, clip_means, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
 from models.structural_head import StructuralHead

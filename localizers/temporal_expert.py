@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.clip import Clip
+from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import MARKED_SPAN, Answer, Clip, Localizer, Rendered, StatePoint, marked_event
+from localizers.answer import Answer
+from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
 from models.temporal_head import (
     HeadOutput,
     TemporalHead,

@@ -10,18 +10,16 @@ from random import Random
 
 from torch import nn
 
+from datamodules.clip import Clip
+from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
-from localizers.base import Answer, Clip, Localizer, Rendered
+from datamodules.turns import sentence
+from localizers.answer import Answer
+from localizers.base import Localizer
 
 SPAN = re.compile(r"(\d{2}) (?:to|and) (\d{2})")
 SPAN_FIRST = re.compile(r"from (\d{2}) to (\d{2}), (.*?)\.?(?=$|\s*from \d{2} to \d{2},)", re.IGNORECASE | re.DOTALL)
 SPAN_LAST = re.compile(r"(.+?),? from (\d{2}) to (\d{2})\.?\s*", re.IGNORECASE | re.DOTALL)
-
-
-def sentence(caption: str) -> str:
-    """A caption as a sentence: capital letter in front, full stop behind."""
-    caption = caption.strip()
-    return caption[:1].upper() + caption[1:] + ("" if caption.endswith((".", "!", "?")) else ".")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,36 @@ from torch import Tensor
 
 from metrics.detection import AP_THRESHOLDS, NOTHING, Ranked, average_precisions, pad, pairwise
 from metrics.records import AnswerMetric, check_policy, mean
-from metrics.retrieval_protocols import QVHIGHLIGHTS, Protocol
 from metrics.spans import count_invalid, is_number, is_valid
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one evaluator of the field reports. Lengths in seconds."""
+
+    ranges: Mapping[str, tuple[float, float] | None]
+    """Range name -> (more than, at most); None keeps every target window."""
+    recall_from: float = 0.5
+    """R@k is reported at this threshold and every 0.05 above it, below 1."""
+    ranks: tuple[int, ...] = (1,)
+    mean_iou: bool = False
+    start_distances: tuple[int, ...] = ()
+    """R1@Ns: the start of the first window is at most N seconds off."""
+    brief_recalls: tuple[float, ...] = (0.5, 0.7)
+    empty_range: str = "raise"
+    """Official treatment of a range without a query: ``raise``, ``zero``, or ``all`` queries."""
+    max_windows: int = 10
+    """Windows of a query that enter mAP."""
+
+    @property
+    def recall_thresholds(self) -> tuple[float, ...]:
+        """The IoU thresholds of R@k."""
+        steps = round((1 - self.recall_from) / 0.05)
+        return tuple(round(self.recall_from + 0.05 * i, 2) for i in range(steps))
+
+
+QVHIGHLIGHTS = Protocol({"short": (0, 10), "middle": (10, 30), "long": (30, 150), "full": None})
+"""Lei et al., Detecting Moments and Highlights in Videos via Natural Language Queries (2021)."""
 
 
 @dataclass

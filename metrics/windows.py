@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from metrics.files import FileError
 from metrics.spans import is_number, is_valid
 
 
@@ -16,14 +15,14 @@ def check_windows(answers: Mapping[str, Sequence | None], policy: str) -> dict[s
         policy: ``official`` cannot go on with a window that is not made of numbers.
 
     Raises:
-        FileError: such a window, under ``official``.
+        ValueError: such a window, under ``official``.
     """
     counts = {"unparsed": 0, "invalid": 0, "negative": 0}
     for name, windows in answers.items():
         counts["unparsed"] += windows is None
         for window in windows or []:
             if policy == "official" and not (len(window) >= 2 and all(map(is_number, window))):
-                raise FileError(f"{name!r}: window {list(window)!r:.60} is not made of numbers; use the sound policy")
+                raise ValueError(f"{name!r}: window {list(window)!r:.60} is not made of numbers; use the sound policy")
             counts["invalid"] += not is_valid(window)
             counts["negative"] += is_valid(window) and window[0] < 0
     return counts

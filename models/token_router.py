@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -38,7 +39,8 @@ class Router:
     def _enter(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
         inputs = kwargs.get("inputs_embeds")
         inputs = inputs if inputs is not None else kwargs.get("input_ids", args[0] if args else None)
-        cache = kwargs.get("past_key_values")
+        # transformers 5.24 renamed the argument, so it is known by what it is
+        cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
         mask = self._positions(inputs, 0 if cache is None else int(cache.get_seq_length()))
         if self.merged and mask.any():
             raise ValueError("the spatial expert is merged into the weights: temporal positions cannot be computed")

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import IGNORE
@@ -178,8 +179,8 @@ class VideoLLM(nn.Module):
                 inputs_embeds=prefix,
                 attention_mask=self.mask(prompts.prefix_mask, prefix.dtype, prompts.frame_mask, None),
                 position_ids=(prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0),
-                past_key_values=cache,
                 use_cache=True,
+                **cache_argument(self.causal_lm, cache),
             )
         cache.batch_select_indices(rows)
         suffix = self.words(prompts.suffix_ids)
@@ -189,7 +190,7 @@ class VideoLLM(nn.Module):
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
-                past_key_values=cache,
+                **cache_argument(self.causal_lm, cache),
                 **settings,
             )
             if self.states:  # the last token has been predicted, but not yet read
@@ -213,9 +214,14 @@ class VideoLLM(nn.Module):
             inputs_embeds=self.words(answers[:, -1:]),
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,
-            past_key_values=cache,
             use_cache=True,
+            **cache_argument(self.causal_lm, cache),
         )
+
+
+def cache_argument(llm: PreTrainedModel, cache: Cache) -> dict[str, Cache]:
+    """A cache under the name that the model's ``forward`` has for it: ``past_key_values`` before transformers 5.24."""
+    return {"cache" if "cache" in signature(llm.forward).parameters else "past_key_values": cache}
 
 
 def refer(inputs: Tensor, references: Tensor | None, frames: Tensor) -> Tensor:

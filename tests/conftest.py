@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 import train
-from datamodules.synthetic import World, write_world
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import Weights, read_weights
-from models.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
+from preparation.world.synthetic import World, write_world
+from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
 
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -35,6 +35,19 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden files at {folder}; set WHENLM_GOLDEN_DIR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """Gives the path of a real file: ``real("annotations/charades_sta_test.json")``."""
+    folder = Path(os.environ.get("WHENLM_DATA_DIR", ROOT / "../shared/data"))
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"no real data at {folder / name}; set WHENLM_DATA_DIR")
+        return folder / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -20,13 +20,13 @@ from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn, Video
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from localizers.sentence_matching import sentences
 from models.checkpoints import read_weights
-from models.tiny import save_tiny_lm, tiny_lm
+from preparation.features.shard_writer import ShardWriter
+from preparation.world.tiny import save_tiny_lm, tiny_lm
 
 ROOT = Path(__file__).parent.parent
 EVENTS = (Event(2.0, 12.0, "a Red robot sings."), Event(15.0, 39.0, "the green dog jumps and sings"))
@@ -105,7 +105,7 @@ def test_words_of_other_conversation_formats_are_only_more_words(module, llm):
     tokenizer = module.dialogue.tokenizer
     dialogue = Dialogue(tokenizer, chat_format("vicuna_v1"), module.localizer, "videoexpert")
     turn = Turn("When?", "<LOC> and then <LOC>", "grounded_qa", EVENTS)
-    dialogue.turns = lambda query, random: [turn, replace(turn, question="Where?")]
+    dialogue.writer.turns = lambda query, random: [turn, replace(turn, question="Where?")]
     batch = collate([dialogue.example(Query("q", "v", "grounding", "x"), video(), Random(0))], 0)
     first, again, second, _ = words(module, batch)
     assert first == again

@@ -5,7 +5,8 @@ import sys
 import pytest
 import yaml
 
-from command_line import free_port, launcher_settings, lightning, precise
+from command_line.launcher import free_port, launcher_settings, lightning
+from command_line.parser import precise
 from lightning_modules.instruction_tuning import InstructionTuning
 from lightning_modules.training_cli import TrainingCLI
 

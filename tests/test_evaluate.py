@@ -13,17 +13,18 @@ import torch.distributed as dist
 
 import evaluate
 import train
-from datamodules.decoding import Sampling
-from datamodules.encoders import load_encoder
+from datamodules.clip import Clip
 from datamodules.query_files import read_queries, write_queries
-from datamodules.rendering import render_clip
 from datamodules.schema import Event, Prediction, Query
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
 from lightning_modules.trained import TrainedModel
-from localizers.base import Answer, Clip
-from models.tiny import tiny_clip
+from localizers.answer import Answer
+from preparation.features.decoding import Sampling
+from preparation.features.encoders import load_encoder
+from preparation.features.shard_writer import ShardWriter
+from preparation.world.rendering import render_clip
+from preparation.world.tiny import tiny_clip
 
 ROOT = Path(__file__).parent.parent
 

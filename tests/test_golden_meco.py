@@ -11,21 +11,22 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer, LogitsProcessorList, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from datamodules.annotations import reader
 from datamodules.batch import collate, collate_prompts
 from datamodules.chat import chat_format
+from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.packing import attention_pattern
 from datamodules.schema import Event, Query, Turn, Video
 from localizers import StructuralTokens
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 from localizers.similarity_maps import saliency, segments
 from localizers.structural_tokens import StructuralTargets, event_texts
 from localizers.structural_windows import bounded, covered, interleave, transitions
-from metrics.etbench import action_localization, event_memory, grounding, highlight, summary
+from metrics.benchmarks.etbench import action_localization, event_memory, grounding, highlight, summary
 from models.structural_head import StructuralHead
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
+from preparation.annotations import reader
 
 pytestmark = pytest.mark.golden
 ROWS = {"pre_norm_rowsum", "hidden_m2_rowsum", "attn_allowed"}

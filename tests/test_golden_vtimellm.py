@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from callbacks.randomness import StepRandomness
 from datamodules.batch import Batch, collate, collate_prompts
 from datamodules.chat import CHAT_FORMATS, ChatEncoder, chat_format
+from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.schema import Event, Query, Turn, Video
 from lightning_modules import BoundaryPerception, FeatureAlignment, InstructionTuning
@@ -20,7 +21,7 @@ from lightning_modules.boundary_perception import LoraSettings
 from lightning_modules.optimization import Optimization
 from lightning_modules.trained import TrainedModel
 from localizers import TextTimestamps
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 from metrics.grounding import grounding_scores
 from models.adapters import LinearAdapter
 from models.checkpoints import Lora, Weights, add_lora, lora_config, merge_loras, write_weights
@@ -317,7 +318,7 @@ def test_vtimellm_query_normalisation(read, tokenizer):
     dialogue = Dialogue(tokenizer, CHAT_FORMATS["vicuna_v1"], TextTimestamps())
     for item in read("eval.json")["query_normalisation"]:
         query = Query("q", "v", "grounding", text=item["raw"])
-        assert dialogue.question(query).question == item["prompt_query"]
+        assert dialogue.writer.question(query).question == item["prompt_query"]
 
 
 def test_vtimellm_grounding_answers(read):

@@ -9,12 +9,14 @@ import torch
 
 from datamodules.batch import collate_prompts
 from datamodules.chat import IGNORE, chat_format
-from datamodules.dialogue import Dialogue, chosen
+from datamodules.clip import Clip
+from datamodules.dialogue import Dialogue
+from datamodules.options import chosen
 from datamodules.schema import Event, Query, Video
+from lightning_modules.answering import Generation
 from lightning_modules.trained import TrainedModel
-from lightning_modules.video_language import Generation
 from localizers import TextTimestamps
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 from models.checkpoints import load_tokenizer
 
 CHOICES = {"options": ("a red robot", "a cat"), "answer": 1}
@@ -45,23 +47,23 @@ def ask(module, *queries):
 
 def test_the_second_question_stands_behind_the_first_answer(module):
     first = module.dialogue.prompt(WHO, video("v", 16))
-    (said,) = module._generate(collate_prompts([first], 0))
-    ids = module._until_end(said.ids.tolist())
+    (said,) = module.answering.generate(module.model, collate_prompts([first], 0))
+    ids = module.answering.until_end(said.ids.tolist())
     whole = torch.cat([first.suffix_ids, torch.tensor([*ids, *first.next_ids])])
     text = module.dialogue.tokenizer.decode(whole)
     assert text.count(module.dialogue.encoder.chat.end) == 1
     assert re.search(r"sings.*B. a cat.*letter.*</s>.*: During which frames can we see .* sings", text, re.DOTALL)
     by_hand = replace(first, suffix_ids=whole, references=torch.full_like(whole, -1), next_ids=())
-    (second,) = module._generate(collate_prompts([by_hand], 0))
+    (second,) = module.answering.generate(module.model, collate_prompts([by_hand], 0))
     (found,) = ask(module, WHO)
-    assert found.answer == f"{module._answer(said).text}\n{module._answer(second).text}"
+    assert found.answer == f"{module.answering.read(said).text}\n{module.answering.read(second).text}"
 
 
 @pytest.mark.parametrize("chat", ["vicuna_v1", "vicuna_videoexpert", "phi3", "qwen2"])
 def test_the_second_question_is_that_of_one_long_dialogue(llm, chat):
     dialogue = Dialogue(load_tokenizer(llm), chat_format(chat), TextTimestamps())
     prompt = dialogue.prompt(WHO, video("v", 16))
-    which, when = (turn.question for turn in dialogue.asked(WHO))
+    which, when = (turn.question for turn in dialogue.writer.asked(WHO))
     ids, labels = dialogue.encoder.encode([(which, "a red robot jumps"), (when, None)])
     assert ids[-len(prompt.next_ids) :] == list(prompt.next_ids)
     assert labels[-len(prompt.next_ids) - 1] != IGNORE, "an end token stands before it, and nothing of it is learned"
@@ -76,9 +78,9 @@ def test_a_batch_may_mix_one_turn_and_two(module):
 
 def test_times_come_from_the_second_answer_and_the_option_from_the_first(module):
     answers = [Answer("(B) a cat, 01 to 02"), Answer("From 25 to 50.")]
-    found = module._prediction(WHO, Clip(40.0, 16, 0.4), answers)
+    found = module.answering.prediction(WHO, Clip(40.0, 16, 0.4), answers, module.model)
     assert (found.option, found.spans, found.answer) == (1, ((10.0, 20.0, 1.0),), "(B) a cat, 01 to 02\nFrom 25 to 50.")
-    assert module._prediction(WHEN, Clip(40.0, 16, 0.4), answers[1:]).option is None
+    assert module.answering.prediction(WHEN, Clip(40.0, 16, 0.4), answers[1:], module.model).option is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_which_option_an_answer_chooses(answer, option):
 
 def test_where_the_usual_wording_asks_for_both_there_is_one_turn(llm):
     dialogue = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), TextTimestamps(), style="meco")
-    (turn,) = dialogue.asked(WHO)
+    (turn,) = dialogue.writer.asked(WHO)
     assert "(A) a red robot (B) a cat" in turn.question
 
 

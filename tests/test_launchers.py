@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from command_line import free_port
+from command_line.launcher import free_port
 
 ROOT = Path(__file__).parent.parent
 CONSOLE = Path(sys.executable).with_name("lightning")

@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList
 import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.chat import chat_format
+from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries, write_queries
@@ -21,7 +22,6 @@ from lightning_modules.scoring import compute_metrics, new_metrics, update_metri
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from localizers import StructuralTokens
-from localizers.base import Clip
 from models.adapters import LinearAdapter
 from models.checkpoints import load_llm, load_tokenizer, read_weights
 from models.video_llm import VideoLLM
@@ -208,7 +208,7 @@ def answers(run: Path, tokens: list[str], change=lambda model: None) -> tuple[li
 
             return {"max_new_tokens": len(ids), "do_sample": False, "logits_processor": LogitsProcessorList([write])}
 
-    module.generation = Forced()
+    module.answering = replace(module.answering, generation=Forced())
     queries = [grounding("a", 2.0, 5.0), Query("b", "v", "dense_captioning", events=(Event(0.0, 1.0, "x"),))]
     prompts = [module.dialogue.prompt(query, video(20)) for query in queries]
     found = module.answer(collate_prompts(prompts, module.dialogue.pad_id))
@@ -331,10 +331,10 @@ def test_grounded_questions_are_asked_and_learned_in_one_turn(llm):
     dialogue = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens(), style="meco")
     event = Event(2.0, 5.0, detail="a dog stands on a stage")
     query = Query("s", "v", "grounded_qa", "who sings?", (event,), options=("a dog", "a cat"), answer=0)
-    asked = dialogue.question(query).question
+    asked = dialogue.writer.question(query).question
     assert asked.startswith("Watch the video carefully with the question who sings? in mind")
     assert asked.endswith("Here are the options:\n(A) a dog (B) a cat")
-    (turn,) = dialogue.turns(query, Random(0))
+    (turn,) = dialogue.writer.turns(query, Random(0))
     rendered = dialogue.localizer.render(turn, Clip(10.0, 10, 1.0), Random(0))
     assert rendered.answer == "<tst>\nA dog stands on a stage. Therefore, the answer is (A).<ent>\n<tst>"
     assert rendered.targets.events == ((2, 5),)
@@ -342,12 +342,12 @@ def test_grounded_questions_are_asked_and_learned_in_one_turn(llm):
 
 def test_a_query_in_its_own_words_is_asked_in_these(dialogue):
     turn = Turn("What is at <s0>?", task="grounding", times={"<s0>": 3.0})
-    assert dialogue.question(replace(grounding("a", 2.0, 5.0), turns=(turn,))) == turn
+    assert dialogue.writer.question(replace(grounding("a", 2.0, 5.0), turns=(turn,))) == turn
 
 
 def test_the_sentence_of_the_released_prompts_is_not_changed(llm):
     dialogue = Dialogue(load_tokenizer(llm), chat_format("vicuna_v1"), StructuralTokens(), style="meco")
-    assert "'A Robot sings.'" in dialogue.question(grounding("a", 2.0, 5.0, "A Robot sings.")).question
+    assert "'A Robot sings.'" in dialogue.writer.question(grounding("a", 2.0, 5.0, "A Robot sings.")).question
 
 
 def test_questions_of_every_task_have_a_wording(llm):
@@ -361,7 +361,7 @@ def test_questions_of_every_task_have_a_wording(llm):
         Query("s", "v", "grounded_qa", "who sings?", events=(Event(0, 1),), **options),
     ]
     for query in queries:
-        assert dialogue.question(query).question
+        assert dialogue.writer.question(query).question
     with pytest.raises(ValueError, match="query h: highlights are asked"):
-        dialogue.turns(queries[2], Random(0))
-    assert "B. a cat" in dialogue.question(queries[3]).question
+        dialogue.writer.turns(queries[2], Random(0))
+    assert "B. a cat" in dialogue.writer.question(queries[3]).question

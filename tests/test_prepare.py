@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import prepare
-from datamodules import tables
+from command_line import tables
 from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
-from models.tiny import tiny_clip
+from preparation.world.tiny import tiny_clip
 
 ACTIVITYNET = {
     "a": {"duration": 10, "timestamps": [[0, 4], [5, 9]], "sentences": ["One.", "Two."]},

@@ -16,12 +16,12 @@ import train
 from datamodules.chat import IGNORE
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI, default_loggers
 from models.checkpoints import read_weights
-from models.tiny import save_tiny_lm, tiny_lm
+from preparation.features.shard_writer import ShardWriter
+from preparation.world.tiny import save_tiny_lm, tiny_lm
 
 ROOT = Path(__file__).parent.parent
 LORA_LAYERS = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
@@ -416,7 +416,7 @@ def test_validation_scores_are_logged_and_can_choose_the_checkpoint(arguments, r
 
 def test_mixture_is_printed_and_leakage_is_warned_of_once(arguments, runs, world, tmp_path, capsys, monkeypatch):
     """Pictures and videos in one run, with weights; validation asks about videos that are trained on."""
-    monkeypatch.setattr("datamodules.tables.console.width", 300)
+    monkeypatch.setattr("command_line.tables.console.width", 300)
     images = f"{{shards: {world / 'images'}, queries: {world / 'stage1.jsonl'}, weight: 0.5}}"
     videos = f"{{shards: {world / 'videos'}, queries: {world / 'stage3.jsonl'}}}"
     write_queries(tmp_path / "val.jsonl", [

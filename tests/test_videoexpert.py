@@ -18,12 +18,13 @@ from datamodules.batch import collate, collate_prompts
 from datamodules.packing import pack
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn, Video
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
+from lightning_modules.answering import Generation
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import read_weights
 from models.routed_lora import route
+from preparation.features.shard_writer import ShardWriter
 from sweep import command, grid, read_sweep
 
 ROOT = Path(__file__).parent.parent
@@ -193,7 +194,7 @@ def prompts(module) -> list:
 def test_cached_and_uncached_generation_give_the_same_ids_and_spans(module):
     """Uncached: the whole sequence is computed anew for each token, alone."""
     model, asked, tokens = module.model, prompts(module), 12
-    module.generation = replace(module.generation, max_new_tokens=tokens)
+    module.answering = replace(module.answering, generation=Generation(max_new_tokens=tokens))
     cached = model.generate(collate_prompts(asked, 0), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
     predicted = module.answer(collate_prompts(asked, 0))
     for prompt, answer, prediction in zip(asked, cached, predicted, strict=True):
@@ -214,7 +215,7 @@ def test_cached_and_uncached_generation_give_the_same_ids_and_spans(module):
         torch.testing.assert_close(answer.reading["after_norm"][:length], uncached, rtol=1e-3, atol=1e-4)
         frames = states[frames[0]]
         torch.testing.assert_close(answer.frames["after_norm"], frames, rtol=1e-3, atol=1e-4)
-        text = module._answer(replace(answer, ids=answer.ids[:length]))
+        text = module.answering.read(replace(answer, ids=answer.ids[:length]))
         text = replace(text, frames={"after_norm": frames}, reading={"after_norm": uncached})
         expected = module.localizer.decode(prompt.query, text, prompt.clip, model.head)
         assert prediction.rule == expected.rule is not None
@@ -228,7 +229,7 @@ def test_writing_with_the_spatial_expert_in_the_weights_gives_the_same_answers(e
     answer = torch.inference_mode()(module.answer)
     expected = answer(collate_prompts(prompts(module), 0))
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
-    module.generation, seen = replace(module.generation, merge_spatial=True), []
+    module.answering, seen = replace(module.answering, generation=Generation(12, merge_spatial=True)), []
     layer = module.model.causal_lm.get_decoder().layers[0].self_attn.q_proj
     hook = layer.register_forward_hook(lambda layer, *_: seen.append(layer.merged))
     merged = answer(collate_prompts(prompts(module), 0))
@@ -420,22 +421,22 @@ def test_multiple_choice_is_learned_by_letter_and_grounded_by_its_question(modul
         module.dialogue.tokenizer, module.dialogue.encoder.chat, module.localizer, "videoexpert"
     )
     wording = "why does it sing?\nA. a dog\nB. a cat\nAnswer with the option's letter from the given choices directly."
-    turns = [turn for seed in range(40) for turn in dialogue.turns(query, Random(seed))]
+    turns = [turn for seed in range(40) for turn in dialogue.writer.turns(query, Random(seed))]
     assert {turn.answer for turn in turns} == {"B"}
     assert len({turn.question for turn in turns}) == 5
     assert all("why does it sing?" in turn.question and "A. a dog\nB. a cat" in turn.question for turn in turns)
-    assert dialogue.asked(query) == [Turn(wording, task="qa")]
+    assert dialogue.writer.asked(query) == [Turn(wording, task="qa")]
     grounded = replace(query, task="grounded_qa", events=(Event(1, 2),))
     when = Turn("During which frames does why does it sing? happen?", task="grounded_qa")
-    assert dialogue.asked(grounded) == [Turn(wording, task="qa"), when]
-    dialogue.one_prompt = True
-    (both,) = dialogue.asked(grounded)
+    assert dialogue.writer.asked(grounded) == [Turn(wording, task="qa"), when]
+    dialogue.writer.one_prompt = True
+    (both,) = dialogue.writer.asked(grounded)
     assert both.question.startswith("why does it sing?\nA. a dog\nB. a cat\n")
     assert "during which frames" in both.question
     own = replace(grounded, turns=(Turn("who sings, and when?"),))
-    assert [turn.question for turn in dialogue.asked(own)] == ["who sings, and when?"]
+    assert [turn.question for turn in dialogue.writer.asked(own)] == ["who sings, and when?"]
     with pytest.raises(ValueError, match="query c: its right option is not known"):
-        dialogue.turns(replace(query, answer=None), Random(0))
+        dialogue.writer.turns(replace(query, answer=None), Random(0))
 
 
 def test_the_papers_style_asks_for_moments_and_dense_captions_alone(module, world):
@@ -443,10 +444,10 @@ def test_the_papers_style_asks_for_moments_and_dense_captions_alone(module, worl
         module.dialogue.tokenizer, module.dialogue.encoder.chat, module.localizer, "videoexpert"
     )
     queries = list(read_queries(world / "stage2.jsonl"))
-    turns = [turn for query in queries for turn in dialogue.turns(query, Random(query.id))]
+    turns = [turn for query in queries for turn in dialogue.writer.turns(query, Random(query.id))]
     assert {turn.task for turn in turns} == {"grounding", "dense_captioning"}
     with pytest.raises(ValueError, match="style 'videoexpert' has no question for the caption of a segment"):
-        dialogue.turns(replace(queries[0], task="segment_captioning"), Random(0))
+        dialogue.writer.turns(replace(queries[0], task="segment_captioning"), Random(0))
 
 
 @pytest.fixture

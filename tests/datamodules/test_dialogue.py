@@ -48,7 +48,7 @@ def test_events_become_one_dense_question_or_one_question_an_event(dialogue):
     query = Query("q", "v", "events", events=EVENTS)
     kinds = Counter()
     for seed in range(600):
-        turns = dialogue.turns(query, Random(seed))
+        turns = dialogue.writer.turns(query, Random(seed))
         if turns[0].task == "dense_captioning":
             assert len(turns) == 1
             assert turns[0].events == EVENTS
@@ -95,12 +95,12 @@ def test_long_dialogues_are_cut_and_counted(dialogue, llm):
 
 def test_grounding_is_asked_as_published(dialogue):
     query = Query("q", "v", "grounding", text="  A Robot jumps.. ", events=EVENTS[:1])
-    assert dialogue.question(query).question == "During which frames can we see a robot jumps.?"
+    assert dialogue.writer.question(query).question == "During which frames can we see a robot jumps.?"
 
 
 def test_training_material_cannot_be_asked(dialogue):
     with pytest.raises(ValueError, match="query q: an 'events' record"):
-        dialogue.question(Query("q", "v", "events", events=EVENTS))
+        dialogue.writer.question(Query("q", "v", "events", events=EVENTS))
 
 
 def test_an_event_outside_its_video_is_refused_with_the_query(dialogue):

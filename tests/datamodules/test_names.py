@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.conversion import convert
-from datamodules.decoding import find_sources
 from datamodules.names import VideoNames
 from datamodules.records import FeatureHeader
 from datamodules.schema import Video
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from datamodules.sources import Source, open_sources
+from preparation.annotations.conversion import convert
+from preparation.features.decoding import find_sources
+from preparation.features.shard_writer import ShardWriter
 
 
 def test_a_name_is_an_id_or_the_end_of_one_alone():

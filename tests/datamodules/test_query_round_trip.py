@@ -5,9 +5,9 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.annotations import reader
 from datamodules.query_files import query_from_dict, query_to_dict, read_queries, write_queries
 from datamodules.schema import Event, Query, Turn
+from preparation.annotations import reader
 
 times = st.floats(0, 500, allow_nan=False).map(lambda value: round(value, 2))
 spans = st.tuples(times, st.floats(0.5, 90).map(lambda value: round(value, 2))).map(lambda t: (t[0], t[0] + t[1]))

@@ -18,10 +18,10 @@ from webdataset.tariterators import base_plus_ext
 
 from datamodules.records import FeatureHeader, member_id, member_key
 from datamodules.schema import Video
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from datamodules.streaming import stream
-from datamodules.verification import verify
+from preparation.features.shard_writer import ShardWriter
+from preparation.features.verification import verify
 
 HEADER = FeatureHeader("clip", "image_embeds", "224", "uniform 4", width=8)
 

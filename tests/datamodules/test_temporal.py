@@ -13,12 +13,12 @@ import torch
 from datamodules.chat import IGNORE, chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.query_files import read_queries
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
 from localizers.text_timestamps import TextTimestamps
 from models.checkpoints import load_tokenizer
+from preparation.features.shard_writer import ShardWriter
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ Where a localizer reads hidden states, they are replaced by what a perfect model
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -14,14 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.annotations import reader
+from datamodules.clip import Clip
 from datamodules.schema import Event, Query, Turn
 from localizers import StructuralTokens, TemporalExpert, TextTimestamps
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 from models.structural_head import StructuralHead
 from models.temporal_head import HeadOutput, TemporalHead
+from preparation.annotations import reader
 
-FILES = Path(__file__).parents[2] / "../shared/data/annotations"
 REAL = [
     ("charades_sta", "charades_sta_test.json"),
     ("activitynet", "activitynet_captions_val_2.json"),
@@ -101,10 +100,8 @@ def check(way: str, query: Query) -> int:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "file"), REAL)
-def test_the_events_of_a_published_file_come_back(way, name, file):
-    if not (FILES / file).is_file():
-        pytest.skip(f"no real annotations at {FILES / file}")
-    queries, _ = reader(name)(FILES / file)
+def test_the_events_of_a_published_file_come_back(real, way, name, file):
+    queries, _ = reader(name)(real(f"annotations/{file}"))
     described = [q for q in queries if q.task in ("grounding", "dense_captioning") and q.events]
     assert sum(check(way, query) for query in Random(0).sample(described, 150)) >= 150
 

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.clip import Clip
 from datamodules.schema import Event, Query, Turn
 from localizers import StructuralTokens
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 from localizers.similarity_maps import clip_means, overlap, runs, segments
 from localizers.structural_windows import covered, partition
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from datamodules.clip import Clip
 from datamodules.schema import Event, Query, Turn
 from localizers import TemporalExpert
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 from localizers.temporal_expert import LOC
 from models.temporal_head import HeadOutput, boundary_losses, indicator_loss
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.clip import Clip
 from datamodules.schema import Event, Query, Turn
 from localizers import TextTimestamps
-from localizers.base import Answer, Clip
+from localizers.answer import Answer
 
 GROUNDING = Query("q", "v", "grounding", "x")
 DENSE = Query("q", "v", "dense_captioning", events=(Event(0, 1, "x"),))

@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("WHENLM_GOLDEN_DIR", ROOT / "../shared/golden"))
-ANNOTATIONS = ROOT / "../shared/data/annotations"
 
 
 @pytest.fixture
@@ -25,18 +24,6 @@ def golden():
         return json.loads(path.read_text())
 
     return load
-
-
-@pytest.fixture
-def real():
-    """A function that gives the path of a published annotation file."""
-
-    def find(name: str) -> Path:
-        if not (ANNOTATIONS / name).is_file():
-            pytest.skip(f"no published annotations {ANNOTATIONS / name}")
-        return ANNOTATIONS / name
-
-    return find
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from metrics.benchmarks.etbench import ETBench
+from metrics.benchmarks.event_captions import EventCaptions
+from metrics.benchmarks.timechat import TimeChatCaptions
+from metrics.benchmarks.videomind import VideoMind
 from metrics.dense_captioning import EventLocalization
-from metrics.etbench import ETBench
-from metrics.event_captions import EventCaptions
 from metrics.grounded_qa import GroundedQA
 from metrics.grounding import TemporalGrounding
 from metrics.highlights import HighlightDetection
 from metrics.moment_retrieval import MomentRetrieval
 from metrics.soda import Soda
-from metrics.timechat import TimeChatCaptions
 from metrics.video_highlights import VideoHighlights
-from metrics.videomind import VideoMind
 
 METRICS = {
     "grounding": TemporalGrounding,

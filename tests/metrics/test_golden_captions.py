@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from metrics.alignment import best_order_preserving_score, order_preserving_pairs
-from metrics.annotations import Story
+from metrics.benchmarks.annotations import Story
+from metrics.benchmarks.etbench import TASKS, etbench_scores
+from metrics.benchmarks.event_captions import event_scores
+from metrics.benchmarks.options import choice_of_rvq
+from metrics.benchmarks.timechat import timechat_scores, timechat_video_scores
+from metrics.benchmarks.vtimellm import log_scores
 from metrics.captions import Meteor, meteor, tokenizer
-from metrics.etbench import TASKS, etbench_scores
-from metrics.event_captions import event_scores
 from metrics.ngrams import bleu, cider, rouge_l
-from metrics.options import choice_of_rvq
 from metrics.records import mean
 from metrics.soda import soda_scores
-from metrics.timechat import timechat_scores, timechat_video_scores
-from metrics.vtimellm import log_scores
 
 pytestmark = pytest.mark.golden
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from metrics.answers import etbench_events, etbench_windows, timelens_windows, vtimellm_window
+from metrics.benchmarks.answers import etbench_events, etbench_windows, timelens_windows, vtimellm_window
+from metrics.benchmarks.retrieval_protocols import UNIVTG, VIDCHAPTERS
+from metrics.benchmarks.videomind import videomind_scores
 from metrics.detection import average_precisions, pad, pairwise
 from metrics.grounded_qa import from_fractions, grounded_qa_scores, question_accuracy, signed_overlap
 from metrics.grounding import EVALUATORS, best_ious, grounding_scores
 from metrics.highlights import clip_matrix, highlight_scores, tie_aware_precision
 from metrics.moment_retrieval import QVHIGHLIGHTS, batch, brief, by_score, first_ious, retrieval_scores
-from metrics.retrieval_protocols import UNIVTG, VIDCHAPTERS
 from metrics.spans import iou
 from metrics.video_highlights import tvsum_precision, youtube_precision
-from metrics.videomind import videomind_scores
 
 pytestmark = pytest.mark.golden
 

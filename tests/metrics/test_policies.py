@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from metrics.alignment import best_order_preserving_score, order_preserving_pairs
-from metrics.answers import Parsed, etbench_events, parse_report, timelens_windows, vtimellm_events, vtimellm_window
+from metrics.benchmarks.answers import (
+    Parsed,
+    etbench_events,
+    parse_report,
+    timelens_windows,
+    vtimellm_events,
+    vtimellm_window,
+)
+from metrics.benchmarks.etbench import TASKS
 from metrics.dense_captioning import localization_scores
-from metrics.etbench import TASKS
 from metrics.grounded_qa import grounded_qa_scores, same_answer
 from metrics.grounding import grounding_scores
 from metrics.highlights import clip_matrix, highlight_scores

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics.alignment import best_order_preserving_score
+from metrics.benchmarks.event_captions import UNMATCHED
 from metrics.dense_captioning import EventLocalization, localization_scores
-from metrics.event_captions import UNMATCHED
 from metrics.grounded_qa import grounded_qa_scores
 from metrics.grounding import TemporalGrounding, grounding_scores
 from metrics.highlights import highlight_scores

@@ -15,13 +15,13 @@ import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.query_files import read_queries
 from datamodules.schema import Event, Query, Turn, Video
-from datamodules.shard_writer import ShardWriter
 from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models.adapters import Compressor, Linear, Mlp
 from models.checkpoints import read_weights
 from models.frame_compressor import PROJECTIONS, FrameCompressor
+from preparation.features.shard_writer import ShardWriter
 
 PATCHES = 4
 SIZES = {

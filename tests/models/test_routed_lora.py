@@ -10,7 +10,7 @@ from transformers import DynamicCache, Phi3Config, Phi3ForCausalLM, Qwen2Config,
 
 from models.checkpoints import Weights, add_lora, lora_config, read_weights, write_weights
 from models.routed_lora import add_experts, expert_configs, experts, put_experts, route, spatial_merged
-from models.tiny import tiny_lm
+from preparation.world.tiny import tiny_lm
 
 WORDS = 40
 ADAPTER = {"weight": torch.zeros(1)}

@@ -1,0 +1,65 @@
+"""A video in the place that a dialogue keeps for it: one position a frame, and then one an S-token.
+
+Shape suffixes: T frames, P patches, M S-tokens, L tokens, D feature width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.chat import VIDEO, VIDEO_ID
+from datamodules.schema import Video
+from datamodules.spatial_compression import Compression, spatial_tokens
+
+QUESTION_TOKENS = 256
+"""Length at which a question to an adapter is cut (E.T. Chat, released code)."""
+WITH_PATCHES = "extract again with --patches true"
+
+
+@dataclass(frozen=True)
+class Splicer:
+    """Replaces the placeholder of a video by its frames."""
+
+    pad_id: int
+    """Stands at the positions of the video."""
+    spatial: Compression | None = None
+    """S-tokens that stand behind a video's frames; None: there are none."""
+    question_tokenizer: PreTrainedTokenizerBase | None = None
+    """Of an adapter that reads patches with the question in mind; None: it reads features."""
+
+    def splice(self, ids: list[int], video: Video, question: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Replace the video's placeholder.
+
+        Args:
+            ids: of a dialogue, with one ``VIDEO_ID``.
+            video: its features, or its patches where the adapter reads them.
+            question: what is asked about the video.
+
+        Returns:
+            ids (L,), where the video stands (L,), and features and masks as Example and Prompt name them.
+
+        Raises:
+            ValueError: the video lacks patches or S-tokens, naming it.
+        """
+        frames, tokens = len(video.features), {"features": torch.from_numpy(video.features)}
+        if self.question_tokenizer is not None:
+            tokens = self._patches(video, question)
+        if self.spatial:
+            tokens["spatial"] = torch.from_numpy(spatial_tokens(video, self.spatial))
+        counts = torch.tensor([frames + len(tokens.get("spatial", ())) if i == VIDEO_ID else 1 for i in ids])
+        spliced = torch.tensor(ids).repeat_interleave(counts)
+        of_video = spliced == VIDEO_ID
+        tokens["frame_mask"] = of_video & (of_video.cumsum(0) <= frames)
+        if self.spatial:
+            tokens["spatial_mask"] = of_video & ~tokens["frame_mask"]
+        return spliced.masked_fill(of_video, self.pad_id), of_video, tokens
+
+    def _patches(self, video: Video, question: str) -> dict[str, Tensor]:
+        """Patches in place of features, and the question that they are read with."""
+        if video.patches is None:
+            raise ValueError(f"video {video.id} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
+        text = question.replace(VIDEO, "").strip()
+        ids = self.question_tokenizer(text, truncation=True, max_length=QUESTION_TOKENS).input_ids
+        return {"features": torch.from_numpy(video.patches), "question_ids": torch.tensor(ids)}

@@ -1,0 +1,101 @@
+"""Ask a trained model everything that an annotation file asks, and score the answers."""
+
+import json
+import os
+from pathlib import Path
+
+import lightning as L
+
+from callbacks.predictions import PredictionWriter
+from callbacks.timelines import draw_timelines
+from command_line.launcher import launcher_settings, leave_group
+from command_line.tables import console
+from datamodules.query_files import read_queries
+from datamodules.schema import Prediction, Query
+from datamodules.shards import ShardReader
+from datamodules.skips import OnError
+from datamodules.sources import Source
+from datamodules.temporal import TemporalDataModule
+from evaluation.protocol import check_features, protocol
+from evaluation.results import metrics_table
+from lightning_modules.answering import Generation
+from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from lightning_modules.trained import TrainedModel
+
+
+def benchmark(
+    checkpoint: Path,
+    shards: str,
+    queries: Path,
+    output: Path,
+    llm: str | None = None,
+    dtype: str | None = None,
+    devices: int = 1,
+    batch_size: int = 16,
+    num_workers: int = 2,
+    seed: int = 0,
+    on_error: OnError = "fail",
+    generation: Generation = Generation(),  # noqa: B008 (frozen)
+) -> dict[str, float]:
+    """Answer every query of a file and score the answers.
+
+    Args:
+        checkpoint: run folder of train.py, or released weights.
+        shards: features of the videos.
+        queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
+        output: where metrics.json, predictions.jsonl and timelines.png go.
+        llm: base model, if it is not where the run names it.
+        dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        devices: processes, where no launcher started them.
+        batch_size: queries answered together; no metric depends on it, unless answers are sampled.
+        num_workers: reading processes.
+        seed: of sampling, if the generation samples.
+        on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
+        generation: decoding.
+
+    Returns:
+        the metrics.
+    """
+    L.seed_everything(seed, verbose=False)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    reader = ShardReader(shards)
+    check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
+    source = Source(shards, queries)
+    data = TemporalDataModule(
+        module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
+    )
+    writer = PredictionWriter(output)
+    trainer = tester(devices, writer)
+    trainer.test(module, data, verbose=False)
+    answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
+    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
+    update_metrics(metrics, answered)
+    scores = compute_metrics(metrics)
+    if trainer.is_global_zero:
+        report = {"metrics": scores, "protocol": protocol(module, reader.header, source, seed, answered)}
+        (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+        draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
+        console.print(metrics_table(scores, f"{checkpoint} on {queries}"))
+    leave_group()
+    return scores
+
+
+def tester(devices: int, writer: PredictionWriter) -> L.Trainer:
+    """A trainer for questions, on as many processes as its launcher or ``devices`` says."""
+    settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
+    return L.Trainer(
+        **settings | launcher_settings(settings, dict(os.environ)),
+        callbacks=[writer],
+        logger=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def timeline_rows(
+    answered: list[tuple[Query, Prediction | None]], reader: ShardReader
+) -> list[tuple[Query, Prediction, float]]:
+    """Rows for ``draw_timelines``, spread over the queries; lengths that these leave out are those of the videos."""
+    rows = [(query, answer) for query, answer in answered if answer]
+    rows = rows[:: max(1, len(rows) // 12)]
+    return [(query, answer, query.duration_s or reader.duration_s(query.video)) for query, answer in rows]

@@ -1,0 +1,70 @@
+"""What a number depends on: checked before it is measured, and written beside it."""
+
+import hashlib
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from datamodules.leakage import overlap
+from datamodules.records import FeatureHeader
+from datamodules.schema import Prediction, Query
+from datamodules.sources import Source
+from lightning_modules.trained import TrainedModel, training_queries
+
+
+def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path, shards: str) -> None:
+    """Refuse features that were made differently from those a model was trained on.
+
+    Raises:
+        ValueError: naming both sides.
+    """
+    if trained:
+        FeatureHeader(**trained).check_same(header, f"the training data of {checkpoint}", shards)
+
+
+def protocol(
+    module: TrainedModel,
+    header: FeatureHeader,
+    source: Source,
+    seed: int,
+    answered: list[tuple[Query, Prediction | None]],
+) -> dict:
+    """Everything that a number depends on, to be written beside it."""
+    manifest = module.manifest
+    first = {query.task: query for query, answer in reversed(answered) if answer}  # one shows them all
+    packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
+    return {
+        "setting": setting(module.previous, [query for query, _ in answered]),
+        "policy": "default: exact IoU; unparsed, invalid and missing answers score 0 and stay in the denominator",
+        "missing": sum(prediction is None for _, prediction in answered),
+        "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
+        "features": {"shards": source.shards, **asdict(header)},
+        "prompt_style": f"{module.style}_eval",
+        "prompts": {
+            task: "\n".join(turn.question for turn in module.dialogue.writer.asked(query))
+            for task, query in first.items()
+        },
+        "system": module.dialogue.encoder.chat.system,
+        "localizer": manifest["localizer"],
+        "generation": asdict(module.answering.generation),
+        "seed": seed,
+        "dtype": str(module.llm_dtype).removeprefix("torch."),
+        "checkpoint": {"folder": str(module.previous), "stage": manifest["stage"]},
+        "base": module.base,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def setting(run: Path, queries: list[Query]) -> str:
+    """``zero-shot``, ``in-domain`` or ``fine-tuned``, by what the run was trained on, and how many videos it knows."""
+    try:
+        found = overlap(training_queries(run), queries)
+    except OSError as error:
+        return f"unknown: what {run} was trained on cannot be read ({error.filename})"
+    return f"{found.setting}: {found}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

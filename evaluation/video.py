@@ -1,0 +1,64 @@
+"""Ask a trained model about one video file."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from callbacks.timelines import draw_timelines
+from command_line.tables import console
+from datamodules.batch import collate_prompts
+from datamodules.schema import Prediction, Query
+from evaluation.protocol import check_features
+from lightning_modules.answering import Generation
+from lightning_modules.trained import TrainedModel
+from preparation.features.decoding import Sampling, Source
+from preparation.features.encoders import Outputs, load_encoder
+from preparation.features.extraction import extract_video
+
+
+def video(
+    checkpoint: Path,
+    video: Path,
+    query: str,
+    output: Path = Path("runs/video"),
+    encoder: str | None = None,
+    llm: str | None = None,
+    dtype: str | None = None,
+    generation: Generation = Generation(),  # noqa: B008 (frozen)
+) -> Prediction:
+    """Find the moment of a sentence in a video file.
+
+    Args:
+        checkpoint: run folder of train.py, or released weights.
+        video: an mp4 or any other file that decord reads.
+        query: what to look for.
+        output: where answer.json and timelines.png go.
+        encoder: CLIP folder or hub name, if it is not where the training features name it.
+        llm: base model, if it is not where the run names it.
+        dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        generation: decoding.
+
+    Returns:
+        the answer.
+    """
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    trained = module.manifest.get("features") or {}
+    clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))
+    sampling = Sampling.parse(trained.get("sampling", "uniform 100"))
+    check_features(trained, clip.header(sampling), checkpoint, f"encoder {clip.name}")
+    features = extract_video(Source(video.stem, video), clip, sampling)
+    asked = Query(video.name, video.stem, "grounding", query, duration_s=features.duration_s)
+    module.configure_model()
+    prompt = module.dialogue.prompt(asked, features)
+    module.to(clip.device)  # no trainer does it here
+    (answer,) = module.answer(collate_prompts([prompt], module.dialogue.pad_id).to(clip.device))
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "answer.json").write_text(answer.to_json() + "\n")
+    draw_timelines(output / "timelines.png", [(asked, answer, features.duration_s)])
+    table = Table("from (s)", "to (s)")
+    for start, end, _ in answer.spans:
+        table.add_row(f"{start:.1f}", f"{end:.1f}")
+    console.print(
+        f"{video.name}: {query}\nThe model says: {answer.answer}", table, f"Picture: {output / 'timelines.png'}"
+    )
+    return answer

@@ -1,0 +1,118 @@
+"""The E.T. Bench benchmark: its annotation records and the answers to them."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from metrics.benchmarks import predictions
+from metrics.benchmarks.annotations import duration, window, windows_at
+from metrics.benchmarks.answers import Parsed, etbench_events, etbench_windows, parse_report
+from metrics.benchmarks.etbench import TASKS, etbench_scores, read_answer
+from metrics.benchmarks.files import FileError, by_id, describe, each, need
+from metrics.spans import is_valid
+
+WINDOW_TASKS = ("tvg", "epm", "tal", "evs", "tem", "gvq")
+CAPTION_TASKS = ("dvc", "slc")
+OPTION_TASKS = ("rar", "eca", "rvq", "gvq")
+
+
+def etbench(predicted: Path, annotated: Sequence[Path], policy: str) -> tuple[dict[str, float], dict]:
+    """E.T. Bench: the mean of each task and of each domain, fractions; the table by source is in the protocol."""
+    truth = by_id((sample(row, f"{path}, record {i}") for path in annotated for i, row in each(path)), annotated[0])
+    answers = by_id((answer(row, f"{predicted}, record {i}", truth) for i, row in each(predicted)), predicted)
+    used = [name for name in truth if answers.get(name) is not None]
+    if not used:
+        raise FileError(f"{predicted}: no annotated sample has an answer in it")
+    none = {"a": ""}
+    scored = [{**truth[name], **(answers.get(name) or none)} for name in (used if policy == "official" else truth)]
+    results = etbench_scores(scored, policy)
+    sources = results["per_task_source"]
+    counts = {
+        "n": len(scored),
+        "missing": len(truth) - len(used),
+        "unparsed": sum(row["Failed"] for task in sources.values() for row in task.values()),
+        "unknown": sum(name not in truth for name in answers),
+        "parsing": parsing(scored, policy),
+    }
+    return {**results["task_means"], **results["domains"]}, {**counts, "per_task_source": sources}
+
+
+def parsing(samples: Sequence[Mapping], policy: str) -> dict[str, dict]:
+    """Which rules matched the answers that were read as windows, and as captions with windows."""
+    readers = {
+        "windows": (WINDOW_TASKS, etbench_windows),
+        "captions": (CAPTION_TASKS, partial(etbench_events, official=policy == "official")),
+    }
+    reports = {}
+    for name, (tasks, parser) in readers.items():
+        parsed = [read_answer(parser, row, policy) for row in samples if row["task"] in tasks]
+        if parsed:
+            reports[name] = parse_report(parsed)
+    return reports
+
+
+def answer(row: Mapping, where: str, truth: Mapping[str, Mapping]) -> tuple[str, dict | None]:
+    """Sample id and what is scored of its answer; null is no answer."""
+    text = need(row, ["a", "answer"], where)
+    if text is not None and not isinstance(text, str):
+        raise FileError(f"{where}: the answer must be text, got {describe(text)}")
+    name = str(need(row, ["idx", "query_id"], where))
+    if text is None:
+        return name, None
+    sample = truth.get(name)
+    return name, {"a": text, **(own(row, sample, where) if "query_id" in row and sample else {})}
+
+
+def own(row: Mapping, sample: Mapping, where: str) -> dict:
+    """What is scored of one of our predictions beside or in place of its text, whose times are not seconds."""
+    task = sample["task"]
+    if task in CAPTION_TASKS:
+        events = [event for event in predictions.own_events(row, where) or [] if is_valid(event[:2])]
+        windows, captions = tuple(event[:2] for event in events), tuple(event[2] for event in events)
+    elif task in (*WINDOW_TASKS, "vhd"):
+        spans = [tuple(span[:2]) for span in predictions.own_windows(row, where) or ()]
+        windows, captions = tuple(filter(is_valid, spans)), ()
+    else:
+        return {}
+    if task == "vhd":
+        return {"a": f"{peak(windows[0], row, duration(sample, where)):.6f}" if windows else ""}
+    return {"parsed": Parsed(windows, captions, row.get("rule"))}
+
+
+def peak(window: Sequence[float], row: Mapping, duration_s: float) -> float:
+    """The second of highest saliency in a window; its middle, where there is no saliency."""
+    scores = np.asarray(row.get("saliency") or (), dtype=float)
+    times = (np.arange(len(scores)) + 0.5) * duration_s / max(len(scores), 1)
+    inside = (window[0] <= times) & (times <= window[1])
+    return float(times[inside][scores[inside].argmax()]) if inside.any() else sum(window) / 2
+
+
+def sample(row: Mapping, where: str) -> tuple[str, Mapping]:
+    """Sample id and record; what its task needs is there.
+
+    Raises:
+        FileError: an unknown task, or something is missing or of another kind.
+    """
+    task = need(row, ["task"], where, str)
+    if task not in TASKS:
+        raise FileError(f"{where}: unknown task {task!r}; known: {', '.join(TASKS)}")
+    need(row, ["source"], where, str)
+    if task in ("tvg", "epm", "gvq"):
+        window(need(row, ["tgt"], where), where)
+    elif task == "vhd":
+        targets = need(row, ["tgt"], where, list)
+        nested = bool(targets) and isinstance(targets[0], list) and bool(targets[0]) and isinstance(targets[0][0], list)
+        for annotator in targets if nested else [targets]:
+            windows_at({"tgt": annotator}, ["tgt"], where)
+    elif task not in OPTION_TASKS and not windows_at(row, ["tgt"], where):
+        raise FileError(f"{where}: no target window")
+    if task in CAPTION_TASKS:
+        need(row, ["video"], where, str)
+        captions = need(row, ["g"], where, list)
+        if len(captions) != len(row["tgt"]) or not all(isinstance(text, str) for text in captions):
+            raise FileError(f"{where}: 'g' must hold one text for each of the {len(row['tgt'])} windows of 'tgt'")
+    if task in OPTION_TASKS and not 0 <= need(row, ["p"], where, int) < len(need(row, ["o"], where, list)):
+        raise FileError(f"{where}: 'p' must be the index of one of the {len(row['o'])} options, got {row['p']}")
+    return str(need(row, ["idx"], where)), row

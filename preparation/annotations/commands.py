@@ -1,0 +1,73 @@
+"""Commands of ``prepare.py``: annotation files. What they need is imported when they run."""
+
+from pathlib import Path
+from typing import Literal
+
+from command_line.tables import print_table
+from datamodules.skips import OnError
+from preparation.annotations import READERS
+from preparation.annotations.selection import FILTERS
+from preparation.summary import ROWS
+
+
+def annotations(
+    name: Literal[tuple(READERS)],
+    input: Path,
+    output: Path,
+    tasks: list[Literal["grounding", "dense_captioning", "events"]] | None = None,
+    durations: Path | None = None,
+    grounding: Path | None = None,
+    subset: str | None = None,
+    prompts: Literal["published", "meco"] | None = None,
+    filter: Literal[tuple(FILTERS)] | None = None,
+    shards: Path | None = None,
+    on_error: OnError = "fail",
+) -> None:
+    """Convert a published annotation file into queries.
+
+    Args:
+        name: dataset.
+        input: the published file.
+        output: queries.jsonl to write.
+        tasks: what to make of described events (activitynet, youcook2, didemo).
+        durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
+        grounding: file with the moments (nextgqa).
+        subset: training or validation (youcook2).
+        prompts: whose questions (et_instruct, etbench).
+        filter: a paper's rule for choosing training data.
+        shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
+        on_error: stop at the first record that cannot be used, or skip and count it.
+    """
+    from datamodules.query_files import write_queries
+    from preparation.annotations.conversion import convert
+
+    options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
+    options["prompts"] = prompts
+    converted = convert(name, input, on_error, shards, filter, **options)
+    write_queries(output, converted.queries)
+    print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
+
+
+def overlap(training: Path, evaluation: Path) -> int:
+    """Find the videos that two annotation files share; exit status 1 if there are any.
+
+    Args:
+        training: queries.jsonl that a model is trained on.
+        evaluation: queries.jsonl that it is evaluated on.
+    """
+    from datamodules.leakage import overlap as compare
+    from datamodules.query_files import read_queries
+
+    found = compare(read_queries(training), read_queries(evaluation))
+    about = {
+        "evaluation videos in the training data": f"{len(found.videos)} of {found.evaluation_videos}",
+        "evaluation queries about them": found.evaluation_queries,
+        "datasets in both": ", ".join(found.sources) or "none named",
+        "a result is": found.setting,
+    }
+    print_table("overlap", (str(training), str(evaluation)), about.items())
+    if found.videos:
+        rows = [(", ".join(ids), ", ".join(others)) for ids, others in list(found.videos.values())[:ROWS]]
+        rows += [("...", f"{len(found.videos) - ROWS} more")] if len(found.videos) > ROWS else []
+        print_table("shared videos", ("in training", "in evaluation"), rows)
+    return 1 if found.videos else 0

@@ -1,0 +1,204 @@
+"""VTimeLLM's published training files: dialogues (``stage2.json``, ``stage3.json``, LLaVA's
+``blip_laion_cc_sbu_558k.json``) and folders with one ``.npy`` of features a video.
+
+Shape suffixes: T frames, D feature width.
+"""
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.records import FeatureHeader
+from datamodules.schema import Query, Turn, Video
+from datamodules.skips import OnError, SkippedFiles, Skips
+from preparation.annotations.files import Records
+from preparation.features.decoding import Sampling
+from preparation.features.extraction import Summary
+from preparation.features.preprocessing import Preprocessing
+from preparation.features.shard_writer import ShardWriter
+from preparation.features.vision_encoder import PROJECTED
+
+LAYOUT = "a list of {id, conversations: [{from, value}]} with meta: {duration, token} where there are times"
+VIDEO = "<video>"
+LOC = "<LOC>"
+"""Stands for a time in an answer of VideoExpert's data, which is in this layout; ``meta.loc`` lists its windows."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[str]]:
+    """Read dialogues.
+
+    Text is kept byte for byte; only ``<video>`` and the newline behind it are taken off the first question, where the
+    prompt puts them back. Every turn gets the times of all markers of its sample, because the official code replaces
+    each marker in all turns. A ``<LOC>`` in an answer becomes markers too, so that any localizer can write its time.
+
+    Args:
+        path: the published json.
+        on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
+
+    Returns:
+        The queries (id ``<video id>#<position in the file>``), and counts: of samples left out for each reason, and of
+        turns dropped by the official rules (a first turn that is no question, a last question without an answer).
+
+    Raises:
+        ValueError: the file is no list of samples, or (``fail``) naming file, sample and what is wrong.
+
+    Source: VTimeLLM, ``vtimellm/train/dataset.py``.
+    """
+    records = Records(path, on_error, LAYOUT)
+    samples = records.json()
+    known = isinstance(samples, list) and any(
+        isinstance(sample, dict) and "conversations" in sample for sample in samples
+    )
+    if not known:
+        raise records.refuse(samples)
+    skips, dropped, queries = Skips(on_error), Counter(), []
+    for number, sample in enumerate(samples):
+        try:
+            texts, drops = _texts(sample["conversations"])
+            duration_s, times = _times(_marked(sample.get("meta") or {}, texts))
+            turns = [Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2)]
+            name = f"{sample['id']}#{number}"
+            source = sample.get("source") or ""
+            queries.append(Query(name, sample["id"], "dialogue", "", (), tuple(turns), duration_s, source=source))
+            dropped.update(drops)
+        except (KeyError, TypeError, AttributeError) as error:
+            skips.add(f"{path}, sample {number}", "sample of another layout", repr(error))
+        except ValueError as error:
+            reason, _, detail = str(error).replace(", got ", ": ", 1).partition(": ")
+            skips.add(f"{path}, sample {number} (id {sample.get('id')!r})", reason, detail)
+    return queries, skips.counts + dropped
+
+
+def _texts(conversations: list[Mapping]) -> tuple[list[str], list[str]]:
+    """Questions and answers in turn, and which turns the official rules dropped. Errors read ``reason: detail``."""
+    roles, texts, drops = [turn["from"] for turn in conversations], [turn["value"] for turn in conversations], []
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"empty text: turns {texts}")
+    texts[:1] = [text.replace("<image>", VIDEO) for text in texts[:1]]
+    if roles and roles[0] != "human":
+        roles, texts, drops = roles[1:], texts[1:], ["turn dropped: the first, not from the human"]
+    if roles != (["human", "gpt"] * len(roles))[: len(roles)]:
+        raise ValueError(f"questions and answers do not alternate: {roles}")
+    if len(texts) % 2:
+        texts, drops = texts[:-1], [*drops, "turn dropped: the last, a question without an answer"]
+    if not texts:
+        raise ValueError("no question with an answer")
+    if [text.count(VIDEO) for text in texts] != [1] + [0] * (len(texts) - 1):
+        raise ValueError(f"the first question must hold {VIDEO} once and nothing else may: {texts}")
+    texts[0] = texts[0].removeprefix(f"{VIDEO}\n")
+    return texts, drops
+
+
+def _marked(meta: Mapping, texts: list[str]) -> Mapping:
+    """Put markers in place of each ``<LOC>``; return ``meta`` with their times. Errors read ``reason: detail``."""
+    places, windows = [place for place, text in enumerate(texts) for _ in range(text.count(LOC))], meta.get("loc") or []
+    if len(places) != len(windows):
+        raise ValueError(
+            f"{LOC} and windows differ: {len(places)} {LOC} for {len(windows)} lists of windows in meta.loc"
+        )
+    token = dict(meta.get("token") or {})
+    for number, (place, found) in enumerate(zip(places, windows, strict=True), len(token)):
+        if len(found) != 1 or len(found[0]) != 2:
+            raise ValueError(f"not one window for a {LOC}: {found}; several are a 'grounding' query (format plain)")
+        token[f"<s{number}>"], token[f"<e{number}>"] = found[0]
+        texts[place] = texts[place].replace(LOC, f"<s{number}> to <e{number}>", 1)
+    return {**meta, "token": token}
+
+
+def _times(meta: Mapping) -> tuple[float | None, dict[str, float]]:
+    """Duration and marker -> seconds of a sample. Errors read ``reason: detail``."""
+    duration_s, times = meta.get("duration"), dict(meta.get("token") or {})
+    if not times:
+        return duration_s, {}
+    if duration_s is None:
+        raise ValueError("markers without a duration")
+    for marker, time_s in times.items():
+        if isinstance(time_s, bool) or not isinstance(time_s, (int, float)) or not math.isfinite(time_s):
+            raise ValueError(f"time is not a number: {marker} is {time_s!r}")
+        if not 0 <= time_s <= duration_s + Query.TOLERANCE_S:
+            raise ValueError(f"event outside the video: {marker} at {time_s} s of {duration_s} s")
+        end = marker.replace("<s", "<e")
+        if times.get(end, time_s) < time_s:
+            raise ValueError(f"end before start: {marker} at {time_s} s, {end} at {times[end]} s")
+    return duration_s, times
+
+
+def pack(
+    features: Path,
+    durations: Mapping[str, float],
+    output: Path,
+    encoder: str = "openai/clip-vit-large-patch14",
+    sampling: Sampling = Sampling(frames=100),  # noqa: B008  (frozen)
+    on_error: OnError = "fail",
+) -> Summary:
+    """Put a folder of ``<id>.npy`` files into shards; run it again after an interruption and it goes on.
+
+    Args:
+        features: folder of (T, D) arrays, or (D,) for an image. Ids may hold slashes (subfolders).
+        durations: see ``preparation.annotations.durations``.
+        output: folder of the shards. What was skipped is also written to its ``skipped.jsonl``.
+        encoder: what made the features.
+        sampling: how the frames were chosen. Where each frame lies follows from it: frame k of N at k/(N-1) of the
+            duration (the last frame of a file begins a little before its end, which the arrays do not tell).
+        on_error: ``fail`` at the first file that cannot be used, or ``skip`` and count it.
+
+    Raises:
+        ValueError: no file, or (``fail``) naming the file and what is wrong.
+    """
+    folder = Path(features)
+    files = sorted(folder.rglob("*.npy"))
+    if not files:
+        raise ValueError(f"{folder}: no .npy file in it")
+    Skips(on_error)  # refuse an unknown policy before anything is written
+    preprocessing = Preprocessing(224, 224, CLIP_MEAN, CLIP_STD)
+    header = FeatureHeader(encoder, PROJECTED, str(preprocessing), str(sampling), _width(files))
+    present = 0
+    with ShardWriter(output, header) as writer:
+        skips = SkippedFiles(on_error, Path(output) / "skipped.jsonl")
+        for file in files:
+            video = file.relative_to(folder).as_posix().removesuffix(".npy")
+            if video in writer.finished_ids:
+                present += 1
+                continue
+            try:
+                record = _video(video, file, durations.get(video), sampling)
+                header.check_video(record)
+            except (ValueError, EOFError) as error:
+                skips.add(str(file), "features cannot be used", str(error))
+            else:
+                writer.add(record)
+        return Summary(writer.added, present, tuple(skips.entries))
+
+
+def _width(files: list[Path]) -> int:
+    """D of the first file that can be read; the others are held against it."""
+    for file in files:
+        with contextlib.suppress(ValueError, EOFError, IndexError):
+            return np.lib.format.open_memmap(file, mode="r").shape[-1]
+    raise ValueError(f"{files[0].parent}: no .npy file in it is an array")
+
+
+def _video(video: str, file: Path, duration_s: float | None, sampling: Sampling) -> Video:
+    """The Video of one .npy file."""
+    if duration_s is None:
+        raise ValueError("its duration is not known; add it to the durations file")
+    array = np.lib.format.open_memmap(file, mode="r")  # refuses pickles
+    if duration_s == 0 and array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2:
+        raise ValueError(f"shape {array.shape}; a video needs (T, D), only an image may have (D,)")
+    frames = len(array)
+    if (duration_s == 0) != (frames == 1):
+        raise ValueError(f"{frames} frame(s) for a duration of {duration_s} s; an image has 1 frame and lasts 0 s")
+    if frames > 1 and sampling.frames not in (None, frames):
+        raise ValueError(f"{frames} frames, not {sampling.frames} (sampling {sampling})")
+    with np.errstate(over="ignore"):  # an overflow becomes infinity, which Video refuses
+        array = array.astype(np.float16)
+    times_s = np.arange(frames) / sampling.fps if sampling.fps else np.linspace(0.0, duration_s, frames)
+    return Video(video, float(duration_s), times_s, array, source=file.name)

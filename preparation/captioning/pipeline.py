@@ -1,0 +1,169 @@
+"""From an annotation file to one with details of events, or with dialogues: plan, estimate, ask, write."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from command_line.tables import console, print_made
+from datamodules.names import VideoNames
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Query
+from datamodules.skips import OnError, SkippedFiles
+from preparation.captioning.asking import Asker
+from preparation.captioning.cache import AnswerCache
+from preparation.captioning.endpoint import Client, Endpoint, Unanswered
+from preparation.captioning.jobs import Job, detail_job, dialogue_jobs, moments, with_details
+from preparation.captioning.planning import plan, print_estimate, print_plan, progress_bar, spent
+from preparation.features.decoding import Source, find_sources
+from preparation.summary import print_skipped
+
+MEASURED = 8
+"""The estimate comes after so many results, or after one for each thread."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a file of annotations is written anew with what models say.
+
+    Args:
+        text: the text model.
+        cache: file with all requests and answers.
+        concurrency: requests on the way at the same time.
+        on_error: stop at the first event or dialogue that failed, or leave its query out and count it.
+        only_estimate: ask for the first results only, and say what all would take.
+    """
+
+    text: Endpoint
+    cache: Path | None = None
+    concurrency: int = 8
+    on_error: OnError = "fail"
+    only_estimate: bool = False
+
+    def details(self, input: Path, output: Path, videos: Path, vision: Endpoint, frames: int, size: int) -> None:
+        """Give every event of a file, those of dialogues included, a detailed description of its clip.
+
+        Args:
+            input: queries.jsonl.
+            output: the same queries with ``detail``.
+            videos: folder or list of the video files.
+            vision: the vision-language model.
+            frames: pictures of a clip, at most.
+            size: longer side of a picture in pixels.
+
+        Raises:
+            ValueError: bad input, or a failure under the policy ``fail``.
+        """
+        sources = _by_id(find_sources(videos)[0], videos)
+        names = VideoNames(sources)
+
+        def jobs(queries: list[Query], skips: SkippedFiles, text: Client, stop) -> dict[tuple[int, int], Job]:
+            client, made = Client(vision, stop), {}
+            for q, query in enumerate(queries):
+                missing = [k for k, (event, _) in enumerate(moments(query)) if not event.detail]
+                video = names.find(query.video)
+                if missing and video is None:
+                    skips.add(
+                        f"query {query.id!r}", "no video file", names.remedy(query.video, f"{query.video} in {videos}")
+                    )
+                    missing = []
+                for k in missing:
+                    made[q, k] = detail_job(query, k, sources[video], client, text, frames, size)
+            return made
+
+        def assemble(queries: list[Query], results: dict[tuple[int, int], str]) -> list[Query]:
+            for q, query in enumerate(queries):
+                details = [event.detail or results.get((q, k), "") for k, (event, _) in enumerate(moments(query))]
+                if all(details):
+                    yield with_details(query, details)
+
+        self._write(input, output, jobs, assemble)
+
+    def dialogues(self, input: Path, output: Path) -> None:
+        """Write two dialogues about each record of several captioned events (``events``, ``dense_captioning``).
+
+        Args:
+            input: queries.jsonl.
+            output: ``dialogue`` records.
+
+        Raises:
+            ValueError: bad input, or a failure under the policy ``fail``.
+        """
+
+        def jobs(queries: list[Query], skips: SkippedFiles, text: Client, stop) -> dict[tuple[int, int], Job]:
+            wanted = [(q, query) for q, query in enumerate(queries) if query.task in ("events", "dense_captioning")]
+            return {(q, k): job for q, query in wanted for k, job in enumerate(dialogue_jobs(query, text))}
+
+        def assemble(queries: list[Query], results: dict[tuple[int, int], tuple]) -> list[Query]:
+            for (q, k), turns in sorted(results.items()):
+                name = f"{queries[q].id}.talk{k}"
+                yield Query(name, queries[q].video, "dialogue", turns=turns, duration_s=queries[q].duration_s)
+
+        self._write(input, output, jobs, assemble)
+
+    def _write(self, input: Path, output: Path, make_jobs: Callable, assemble: Callable) -> None:
+        if output.resolve() == input.resolve():
+            raise ValueError(f"{output}: is the input; give another output")
+        queries = list(read_queries(input))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stop, skips = threading.Event(), SkippedFiles(self.on_error, output.with_suffix(".skipped.jsonl"))
+        text = Client(self.text, stop)
+        jobs = make_jobs(queries, skips, text, stop)
+        with closing(AnswerCache(self.cache or output.with_suffix(".requests.jsonl"))) as cache:
+            asker = Asker(cache)
+            results = self._run(list(jobs.values()), asker, skips, stop)
+        print_skipped(skips.entries)
+        if self.only_estimate:
+            return
+        numbers = list(jobs)
+        written = list(assemble(queries, {numbers[number]: result for number, result in results.items()}))
+        if not written:
+            raise ValueError(f"{input}: nothing came out of it ({dict(skips.counts) or 'no query asks for anything'})")
+        part = output.with_name(output.name + ".part")
+        write_queries(part, written)
+        os.replace(part, output)
+        clients = [client for job in jobs.values() for client in job.steps.values()]
+        about = {"queries read": len(queries), "queries written": len(written), "made by models": len(results)}
+        about |= spent(asker, {id(client): client for client in clients}.values())
+        print_made("captions", output, about | skips.counts | {"requests and answers": cache.path})
+
+    def _run(self, jobs: list[Job], asker: Asker, skips: SkippedFiles, stop: threading.Event) -> dict[int, Any]:
+        """Number of a job -> its result, where it has one."""
+        found = plan(jobs, asker)
+        print_plan(jobs, found)
+        measured = min(max(MEASURED, self.concurrency), len(found.todo))
+        todo = found.todo[:measured] if self.only_estimate else found.todo
+        started, results = time.monotonic(), found.results
+        with ThreadPoolExecutor(self.concurrency) as pool, progress_bar("asking", len(todo)) as advance:
+            futures = {pool.submit(jobs[number].run, asker.ask): number for number in todo}
+            try:
+                for count, future in enumerate(as_completed(futures), 1):
+                    number = futures[future]
+                    try:
+                        results[number] = future.result()
+                    except Unanswered as error:
+                        skips.add(jobs[number].where, error.reason, error.detail)
+                    advance()
+                    if count == measured:
+                        print_estimate(jobs, found, asker, measured, time.monotonic() - started)
+            except BaseException as error:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                if isinstance(error, KeyboardInterrupt):
+                    console.print("waiting for the answers on their way")
+                    raise ValueError(f"interrupted; run again to go on, {asker.cache.path} has it all") from None
+                raise
+        return results
+
+
+def _by_id(sources: Sequence[Source], videos: Path) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for source in sources:
+        if (first := found.setdefault(source.id, source)) is not source:
+            raise ValueError(f"{videos}: {first.path} and {source.path} both have the id {source.id!r}")
+    return found

@@ -1,0 +1,99 @@
+"""What is asked of a model: some text, and perhaps the frames of a clip. Equal requests have equal keys.
+
+Shape suffixes: T frames, H height, W width.
+"""
+
+import base64
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from preparation.captioning.endpoint import Client
+from preparation.features.decoding import DECODE_ERRORS, Sampling, Source, decode, first_line
+
+PROMPTS = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
+JPEG_QUALITY = 90
+
+
+@cache
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Part of a video file, as a model gets to see it."""
+
+    path: Path
+    start_s: float
+    end_s: float
+    frames: int
+    """At most; a short clip has fewer distinct ones."""
+    size: int
+    """Longer side of the pictures in pixels; smaller ones are left as they are."""
+
+    def identity(self) -> dict:
+        """What decides about the pictures: the content of the file, not its name, and not a decoder's version."""
+        about = {"start_s": self.start_s, "end_s": self.end_s, "frames": self.frames, "size": self.size}
+        return {"sha256": digest(self.path)} | about
+
+    def images(self) -> list[str]:
+        """The frames as ``data:`` addresses of JPEG images.
+
+        Raises:
+            ValueError: the file cannot be decoded, or the clip is not in it.
+        """
+        source, addresses = Source("clip", self.path, self.start_s, self.end_s), []
+        try:
+            for step in decode(source, Sampling(frames=self.frames), chunk_frames=1):
+                if step.pixels is None:
+                    continue
+                image = Image.fromarray(step.pixels[0])
+                image.thumbnail((self.size, self.size))
+                image.save(buffer := io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
+                addresses.append(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
+        except DECODE_ERRORS as error:
+            raise ValueError(first_line(error)) from None
+        return addresses
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to one model."""
+
+    step: str
+    """What it is for: ``caption``, ``condense`` or ``dialogue``."""
+    client: Client
+    prompt: str
+    clip: Clip | None = None
+
+    @cached_property
+    def identity(self) -> dict:
+        """Everything that the answer depends on. Where the model is served does not matter."""
+        endpoint = self.client.endpoint
+        about = {"model": endpoint.model, "options": endpoint.options, "prompt": self.prompt}
+        return about | ({"clip": self.clip.identity()} if self.clip else {})
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def about(self) -> dict:
+        """What the cache says about the request, for people."""
+        return {"step": self.step} | self.identity | ({"file": self.clip.path.name} if self.clip else {})
+
+    def content(self) -> str | list[dict]:
+        """Content of the user's message: the text, behind the pictures if there are any."""
+        if self.clip is None:
+            return self.prompt
+        images = [{"type": "image_url", "image_url": {"url": address}} for address in self.clip.images()]
+        return [*images, {"type": "text", "text": self.prompt}]

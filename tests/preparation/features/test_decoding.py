@@ -1,0 +1,89 @@
+"""Which files are found, and which of their frames are chosen."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from preparation.features.decoding import Sampling, Source, find_sources
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = Path(os.environ.get("WHENLM_GOLDEN_DIR", ROOT.parent / "shared" / "golden"))
+
+
+@pytest.mark.golden
+def test_vtimellm_frame_sampling():
+    path = GOLDEN / "models" / "vtimellm" / "eval.json"
+    if not path.is_file():
+        pytest.skip(f"no golden file {path}; set WHENLM_GOLDEN_DIR")
+    for case in json.loads(path.read_text())["frame_sampling"]:
+        split = case["split"] or (None, None)
+        found = Sampling(frames=case["N"]).indices(case["num_frames"], case["fps"], *split)
+        assert found.tolist() == case["indices"]
+
+
+def test_sampling_rules():
+    assert Sampling(frames=4).indices(8, 10.0).tolist() == [0, 2, 4, 7]
+    assert Sampling(frames=5).indices(3, 10.0).tolist() == [0, 0, 1, 1, 2]
+    assert Sampling(fps=1.0).indices(300, 29.97).tolist() == [0, 30, 60, 90, 120, 150, 180, 210, 240, 270, 299]
+    assert Sampling(fps=2.0).indices(10, 10.0).tolist() == [0, 5]
+    assert Sampling(fps=2.0).indices(100, 10.0, 3.0, 4.9).tolist() == [30, 35, 40, 45]
+    assert Sampling(fps=0.01).indices(10, 10.0).tolist() == [0]
+    with pytest.raises(ValueError, match=r"clip 5\.0\.\.9\.0 s is empty in a file of 2\.00 s"):
+        Sampling(frames=4).indices(20, 10.0, 5.0, 9.0)
+    with pytest.raises(ValueError, match="is empty"):
+        Sampling(frames=4).indices(100, 10.0, 5.0, 5.0)
+
+
+@pytest.mark.parametrize("text", ["uniform 100", "1.0 fps", "0.5 fps"])
+def test_sampling_reads_what_it_writes(text):
+    assert str(Sampling.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "uniform", "uniform 0", "uniform -3", "100", "fps 1", "0 fps", "-1 fps", "1 2 fps"]
+)
+def test_sampling_refuses(text):
+    with pytest.raises(ValueError, match="sampling must read like"):
+        Sampling.parse(text)
+
+
+def test_lists(tmp_path):
+    (tmp_path / "list.txt").write_text("a.mp4\n\nsome/id\tsub/b.mp4\n")
+    assert find_sources(tmp_path / "list.txt")[0] == [
+        Source("a", tmp_path / "a.mp4"),
+        Source("some/id", tmp_path / "sub/b.mp4"),
+    ]
+    (tmp_path / "list.jsonl").write_text(
+        '{"path": "/x/a.mp4"}\n{"id": "b", "path": "b.mp4", "start_s": 1, "end_s": 2.5}\n'
+    )
+    assert find_sources(tmp_path / "list.jsonl")[0] == [
+        Source("a", Path("/x/a.mp4")),
+        Source("b", tmp_path / "b.mp4", 1, 2.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "a"}', "needs a path"),
+        ('{"path": "a.mp4", "begin": 1}', "got .'begin', 'path'."),
+        ('{"path": "a.mp4", "start_s": "1"}', "start_s must be a number"),
+        ('{"path": "a.mp4", "id": ""}', "non-empty"),
+        ("a.mp4", "Expecting value"),
+        ("[1]", "needs a path|has no attribute|got"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, line, message):
+    (tmp_path / "list.jsonl").write_text('{"path": "good.mp4"}\n' + line)
+    with pytest.raises(ValueError, match=f"list.jsonl, line 2: .*({message})"):
+        find_sources(tmp_path / "list.jsonl")
+
+
+def test_nothing_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_sources(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match="no video or image found .1 other"):
+        find_sources(tmp_path)

@@ -1,6 +1,6 @@
 """How long the metrics take on sets of full size, as a ratio to the official evaluators.
 
-python -m benchmarks.metrics --annotations ../shared/data/annotations
+python -m benchmarks.scoring --annotations ../shared/data/annotations
 
 Predictions are the published annotations, moved and shortened with a fixed seed. The seconds of the official evaluators
 are CPU seconds of one process of their own code on sets of the same size. Times here are wall-clock seconds; the first
@@ -28,7 +28,6 @@ from metrics.moment_retrieval import retrieval_scores
 from metrics.soda import soda_scores
 
 OFFICIAL_S = {"QVHighlights": 7.0, "SODA_c": 17.0, "dense captioning": 43.0}
-VIDEOS = 500
 
 
 def moved(events: list, seed: int) -> list[tuple[float, float, str]]:
@@ -80,23 +79,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, required=True, help="folder of the published annotation files")
     parser.add_argument("--output", type=Path, help="also write the rows to this JSON file")
+    parser.add_argument("--videos", type=int, default=500, help="of each set of captions; the ratio holds for 500")
     arguments = parser.parse_args()
     table = Table("metric", "set", "official CPU s", "here s", "ratio", title="Metrics on sets of full size")
     queries = read(arguments.annotations / "qvhighlights_val.jsonl")
     run = highlights(queries)
     rows = [report(table, "QVHighlights", f"{len(queries)} queries", min(timed(run) for _ in range(3)))]
     annotated = stories(arguments.annotations / "activitynet_captions_val_2.json")
-    names = list(annotated)
+    names, videos = list(annotated), arguments.videos
     start = timed(lambda: meteor().pairs([("a", "a")]))
-    for note, chosen, seed in (("first set", names[:VIDEOS], 0), ("next set", names[VIDEOS : 2 * VIDEOS], 1)):
+    for note, chosen, seed in (("first set", names[:videos], 0), ("next set", names[videos : 2 * videos], 1)):
         extra = start if seed == 0 else 0.0
         references = {name: list(annotated[name].events) for name in chosen}
         predicted = {name: moved(events, seed) for name, events in references.items()}
         seconds = timed(lambda p=predicted, r=references: soda_scores(p, [r], "c", "average", "official"))
-        rows.append(report(table, "SODA_c", f"{VIDEOS} videos, {note}", extra + seconds))
+        rows.append(report(table, "SODA_c", f"{videos} videos, {note}", extra + seconds))
         predicted = {name: moved(events, seed + 10) for name, events in references.items()}
         seconds = timed(lambda p=predicted, r=references: event_scores(p, [r], policy="official"))
-        rows.append(report(table, "dense captioning", f"{VIDEOS} videos, {note}", extra + seconds))
+        rows.append(report(table, "dense captioning", f"{videos} videos, {note}", extra + seconds))
     Console().print(table)
     Console().print(f"METEOR takes {start:.1f} s to start; it is in the rows of the first set.")
     if arguments.output:

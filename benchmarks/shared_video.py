@@ -1,4 +1,4 @@
-"""What sharing a video saves: python benchmarks/shared_video.py [--frames 100 --queries 8].
+"""What sharing a video saves: python -m benchmarks.shared_video [--frames 100 --queries 8].
 
 Compares, on a small random Llama and in one run, answering queries with one pass over their video against one pass a
 query, and training on packed dialogues against training on them one by one. Prints ratios of the median time.

@@ -1,6 +1,8 @@
 """A tiny language model and a tiny world, made once a session with the real classes and file layouts."""
 
+import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,14 @@ from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests are run where they are asked for."""
+    if os.environ.get("WHENLM_SLOW") != "1":
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow; set WHENLM_SLOW=1"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,6 +58,15 @@ def real() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture
+def java():
+    """Skips where captions cannot be scored."""
+    if importlib.util.find_spec("pycocoevalcap") is None:
+        pytest.skip("pycocoevalcap is not installed (extra captions)")
+    if shutil.which("java") is None:
+        pytest.skip("Java is not installed; METEOR and the PTB tokeniser need it")
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Prediction, Query
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
+from evaluation.benchmark import timeline_rows
+from evaluation.protocol import protocol, setting
 from lightning_modules.trained import TrainedModel
 from localizers.answer import Answer
 from preparation.features.decoding import Sampling
@@ -101,7 +103,7 @@ def test_timelines_are_drawn(finished):
 
 def test_numbers_need_no_exchange_between_processes(benchmark, finished, tmp_path, monkeypatch):
     """Each of them has all answers by then, and those of a GPU group cannot exchange what lies on the CPU."""
-    monkeypatch.setattr(evaluate, "leave_group", lambda: None)
+    monkeypatch.setattr("evaluation.benchmark.leave_group", lambda: None)
     dist.init_process_group("cuda:gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         assert report(benchmark(tmp_path))["metrics"] == report(finished)["metrics"]
@@ -113,7 +115,7 @@ def test_a_query_without_a_length_has_a_timeline_too(world):
     reader, answer = ShardReader(world / "videos"), Prediction("q", "", "grounding", "")
     asked = Query("q", reader.ids[0], "grounding", "x", (Event(0, 1),))
     about = [(asked, answer), (replace(asked, duration_s=3.0), answer), (asked, None)]
-    lengths = [length for *_, length in evaluate.timeline_rows(about, reader)]
+    lengths = [length for *_, length in timeline_rows(about, reader)]
     assert lengths == [reader.duration_s(asked.video), 3.0]
 
 
@@ -292,7 +294,7 @@ def watcher(arguments, clip, film, tmp_path_factory) -> Path:
 
 def test_a_video_is_asked_where_it_was_encoded(watcher, clip, film, tmp_path, capsys, monkeypatch):
     moved = []
-    monkeypatch.setattr(evaluate.TrainedModel, "to", lambda _, device: moved.append(device))
+    monkeypatch.setattr(TrainedModel, "to", lambda _, device: moved.append(device))
     args = ["video", f"--checkpoint={watcher}", f"--video={film}", "--query=A green box.", f"--output={tmp_path}"]
     evaluate.main([*args, "--generation.max_new_tokens=8"])
     answer = json.loads((tmp_path / "answer.json").read_text())
@@ -370,10 +372,10 @@ def test_a_result_says_whether_its_videos_were_trained_on(runs, world, tmp_path)
     (seen,) = [query for query in read_queries(world / "stage2.jsonl") if query.video == "train00000"]
     write_queries(trained_on, [Query("q", "train00000", "grounding", "x", events=seen.events[:1])])
     write_queries(new, [Query("q", "test00000", "grounding", "x")])
-    settings = {file: evaluate.setting(runs[2], list(read_queries(file))) for file in (trained_on, new)}
+    settings = {file: setting(runs[2], list(read_queries(file))) for file in (trained_on, new)}
     assert settings[trained_on] == "in-domain: 1 of 1 evaluation videos (100.0%) are in the training data"
     assert settings[new].startswith("zero-shot: 0 of 1")
-    assert evaluate.setting(tmp_path, list(read_queries(new))).startswith("unknown")
+    assert setting(tmp_path, list(read_queries(new))).startswith("unknown")
 
 
 def test_both_questions_of_a_conversation_are_in_the_protocol(runs, world, queries):
@@ -382,7 +384,7 @@ def test_both_questions_of_a_conversation_are_in_the_protocol(runs, world, queri
     query = Query("g", "test00000", "grounded_qa", "why does it run?", (Event(1, 2),), options=("a", "b"), answer=0)
     answered = [(query, Prediction("g", "test00000", "grounded_qa", "A"))]
     videos = str(world / "videos")
-    protocol = evaluate.protocol(module, ShardReader(videos).header, Source(videos, queries), 0, answered)
-    chosen, found = protocol["prompts"]["grounded_qa"].rsplit("\n", 1)
+    written = protocol(module, ShardReader(videos).header, Source(videos, queries), 0, answered)
+    chosen, found = written["prompts"]["grounded_qa"].rsplit("\n", 1)
     assert "why does it run?" in chosen and "A. a\nB. b" in chosen
     assert "During which frames" in found

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,6 @@ def golden():
         return json.loads(path.read_text())
 
     return load
-
-
-@pytest.fixture
-def java():
-    """Skips where captions cannot be scored."""
-    if importlib.util.find_spec("pycocoevalcap") is None:
-        pytest.skip("pycocoevalcap is not installed (extra captions)")
-    if shutil.which("java") is None:
-        pytest.skip("Java is not installed; METEOR and the PTB tokeniser need it")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pickle
 from functools import partial
+from multiprocessing import set_forkserver_preload
 
 import numpy as np
 import pytest
@@ -193,7 +194,8 @@ def worker(rank: int, world: int, folder: str) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_any_number_of_processes_gives_the_same_number(tmp_path, world):
-    mp.spawn(worker, (world, str(tmp_path)), nprocs=world)
+    set_forkserver_preload(["torchmetrics"])  # imported once for all of them
+    mp.start_processes(worker, (world, str(tmp_path)), nprocs=world, start_method="forkserver")
     expected = {name: feed(cls(), columns(name), list(range(23)), 23) for name, cls in METRICS.items()}
     for rank in range(world):
         results = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)

@@ -13,7 +13,7 @@ PACKAGE = Path(captions.__file__).parent
 ALLOWED = {"metrics", "numpy", "torch", "torchmetrics"}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_importing_needs_no_extra_and_nothing_of_the_project(path):
     tree = ast.parse(path.read_text())
     for node in tree.body:  # imports inside functions run only when they are needed

@@ -12,9 +12,9 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import decord
 import numpy as np
 from PIL import Image
 
@@ -22,8 +22,24 @@ from datamodules.records import member_key
 
 VIDEO_TYPES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
 IMAGE_TYPES = (".jpg", ".jpeg", ".png")
-DECODE_ERRORS = (ValueError, RuntimeError, OSError, IndexError, decord.DECORDError, Image.DecompressionBombError)
-"""What a bad file makes decord (RuntimeError at opening, DECORDError later), PIL and the checks here raise."""
+DECODE_ERRORS = (ValueError, RuntimeError, OSError, IndexError, Image.DecompressionBombError)
+"""What a bad file makes decord (RuntimeError), PIL and the checks here raise."""
+
+
+@cache
+def load_decord():
+    """The one place that loads decord, which happens where a file is decoded and not before.
+
+    decord2 3.4.0 loads every library under ``site-packages/nvidia`` for the whole process, libnvblas among them. Torch,
+    where it comes later, then takes its matrix products from libnvblas, which has no CPU library to pass them on to: a
+    segmentation fault at the first float32 product. So torch comes first.
+    """
+    import torch  # noqa: F401  (before decord, see above)
+
+    import decord  # isort: skip
+
+    decord.logging.set_level(decord.logging.QUIET)  # what matters is raised; the rest would bury our own message
+    return decord
 
 
 @dataclass(frozen=True)
@@ -178,6 +194,15 @@ def _check_whole(path: Path) -> None:
 
 def decode(source: Source, sampling: Sampling, chunk_frames: int) -> Iterator[Decoded]:
     """Decode one file in chunks; the last item carries the times. Raises one of DECODE_ERRORS for a bad file."""
+    try:
+        yield from _decode(source, sampling, chunk_frames)
+    except Exception as error:
+        if type(error).__name__ == "DECORDError":  # derived from Exception alone
+            raise RuntimeError(str(error)) from None
+        raise
+
+
+def _decode(source: Source, sampling: Sampling, chunk_frames: int) -> Iterator[Decoded]:
     if not source.path.is_file():
         raise FileNotFoundError("no such file")
     if source.path.suffix.lower() in IMAGE_TYPES:
@@ -186,8 +211,7 @@ def decode(source: Source, sampling: Sampling, chunk_frames: int) -> Iterator[De
         yield Decoded(source, video={"duration_s": 0.0, "frame_times_s": np.zeros(1), "repeat": np.zeros(1, int)})
         return
     _check_whole(source.path)
-    decord.logging.set_level(decord.logging.QUIET)  # what matters is raised; the rest would bury our own message
-    reader = decord.VideoReader(str(source.path), num_threads=1)  # files are decoded side by side instead
+    reader = load_decord().VideoReader(str(source.path), num_threads=1)  # files are decoded side by side instead
     total, fps = len(reader), reader.get_avg_fps()
     if total < 2:
         raise ValueError(f"{total} frame(s): too short for a video (give an image as jpg or png)")

@@ -13,7 +13,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import decord
 import numpy as np
 import torch
 from rich.progress import Progress
@@ -167,7 +166,7 @@ class _Extraction:
             self.encode_s += time.perf_counter() - start
             self.writer.header.check_video(video)
             return video
-        except (RuntimeError, decord.DECORDError) as error:
+        except RuntimeError as error:
             self.log.add(str(source.path), "cannot be decoded", first_line(error))
         except DECODE_ERRORS as error:
             self.log.add(str(source.path), first_line(error))

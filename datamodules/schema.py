@@ -201,6 +201,10 @@ class Video:
     """(M, D) float16, S-tokens: the patches of the whole video, compressed (``datamodules.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
+    reader: str = ""
+    """How it was decoded. Empty: made elsewhere, or before this was stored, with times that may be wrong."""
+    sound_lead_s: float = 0.0
+    """Seconds by which the sound of the file begins before its first picture, at which times begin."""
 
     def __post_init__(self):
         if self.features.ndim != 2 or self.features.shape[0] == 0:

@@ -35,7 +35,7 @@ def features(
         videos: folder, video, text list (``path`` or ``id<TAB>path``) or jsonl list (id, path, start_s, end_s).
         output: folder of the shards.
         encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm.
-        sampling: ``uniform 100`` or ``1.0 fps``.
+        sampling: ``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``.
         on_error: stop at the first file that cannot be used, or skip and count it.
         patches: store the patch tokens too (frames x patches x width x 2 bytes a video).
         cls_attention: store the attention of the class token to the patches too.

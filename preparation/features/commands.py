@@ -111,6 +111,8 @@ def verify(shards: Path) -> int:
         print_table("problems", ("file", "video", "what", "remedy"), rows)
     header = report.header
     about = {"shards": report.shards, "videos": report.records, "problems": len(report.problems)}
+    if report.unknown_times:
+        about["videos without a reader, whose times may be wrong (docs/time.md)"] = report.unknown_times
     about |= {"encoder": header.encoder, "output": header.output, "sampling": header.sampling, "width": header.width}
     print_table("verified", ("folder", str(shards)), about.items())
     return 1 if report.problems else 0

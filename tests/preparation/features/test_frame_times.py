@@ -54,6 +54,8 @@ MATRIX = [
     ("fragments.mp4", {"options": X264, "muxer": {"movflags": "frag_keyframe+empty_moov"}}),
     ("10bit.mp4", {"options": X264, "pixels": "yuv420p10le"}),
     ("hevc.mkv", {"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "log-level=0:open-gop=1"}}),
+    ("hevc.ts", {"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "log-level=0"}}),
+    ("b_frames.mkv", {"codec": "mpeg4", "max_b_frames": 3}),
     ("layers.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=0:temporal-layers=3:bframes=4"}}),
     ("b_frames.avi", {"codec": "mpeg4", "max_b_frames": 2}),
     ("b_frames.mp4", {"codec": "mpeg4", "max_b_frames": 2, "rate": "10"}),

@@ -8,8 +8,10 @@ import numpy as np
 from datamodules.schema import Video
 
 JITTER_S = 0.1
-"""Frames that are at most this far from evenly spaced count as evenly spaced. They are chosen from the pictures that a
-file has, so that of ten a second or more, chosen evenly, none is farther off."""
+"""Frames that are at most this far from evenly spaced count as evenly spaced."""
+
+SLOWEST_S = 0.5
+"""Of files with fewer pictures than one in this time, frames always stand where they are shown."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Clip:
         A picture that a file shows for long may stand several times; its frames share the time until the next.
         """
         times_s = self.frame_times_s
-        if times_s is None or len(times_s) < 2:
+        if times_s is None or len(times_s) < 2 or _numbered_evenly(times_s):
             return None
         distinct, number, count = np.unique(times_s, return_inverse=True, return_counts=True)
         until_s = np.append(distinct[1:], max(self.duration_s, distinct[-1] + count[-1] / self.frames_per_s))
@@ -76,6 +78,19 @@ class Clip:
         if self.shown_s is None:
             return even_s
         return max(_along(even_s, np.arange(self.frames) / self.frames_per_s, self.shown_s), 0.0)
+
+
+def _numbered_evenly(times_s: np.ndarray) -> bool:
+    """Whether frames are pictures of a constant rate, chosen by numbers that are evenly spaced but for truncation.
+
+    So ``uniform 100`` chooses. Such frames are off by a picture at most, and the papers take them for evenly spaced.
+    """
+    gaps_s = np.diff(times_s)
+    picture_s = gaps_s.max() - gaps_s.min()
+    if not 1e-3 < picture_s <= SLOWEST_S:
+        return False
+    numbers = (times_s - times_s[0]) / picture_s
+    return abs(numbers - np.trunc(np.linspace(0, round(numbers[-1]), len(numbers)))).max() < 0.1
 
 
 def _along(value: float, knots: np.ndarray, places: np.ndarray) -> float:

@@ -45,6 +45,8 @@ def found(first: int, last: int) -> Turn:
         np.arange(20) * 3.5,
         (np.arange(20) + 0.5) * 3.5,  # as the made-up world has them
         np.trunc(np.linspace(0, 699, 20)) / 10,  # chosen from ten pictures a second
+        np.trunc(np.linspace(0, 349, 100)) / 5,  # from five
+        np.trunc(np.linspace(0, 59, 100)) / 5,  # more often than there are pictures
         np.array([*range(19), 18.97]),
         np.zeros(20),
     ],
@@ -53,6 +55,13 @@ def test_evenly_spaced_frames_are_as_they_were(times_s):
     even = clip(times_s)
     assert even.even
     assert (even.even_s(12.345), even.true_s(12.345)) == (12.345, 12.345)
+
+
+def test_a_jump_is_no_rounding():
+    assert not clip(np.array([0.0, 10.0, 30.0]), 40.0).even
+    late = np.trunc(np.linspace(0, 349, 100)) / 5
+    late[50:] += 0.4
+    assert not clip(late).even
 
 
 def test_repeated_pictures_share_the_time_for_which_they_are_shown():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numbered import VPX, X264, copy, read, render
 
-from preparation.features.decoding import Sampling, sample_frames
+from preparation.features.decoding import Sampling, Source, decode, sample_frames
 
 BEFORE_S, RIGHT_S = 0.05, 0.002
 """A clip may begin with a picture that appeared this much earlier; containers round times to milliseconds."""
@@ -138,6 +138,8 @@ def test_sound_that_begins_earlier_is_not_waited_for(tmp_path, name):
     truth = render(tmp_path / name, times_s=times_s, options=X264, sound_s=9.0)
     check(tmp_path / name, truth, 3.0, "uniform 60")
     check(tmp_path / name, truth, 3.0, "3.0 fps", 1.0, 2.0)
+    *_, end = decode(Source("x", tmp_path / name), Sampling(frames=2), 2)
+    assert end.video["sound_lead_s"] == pytest.approx(4, abs=0.05)
 
 
 def test_a_picture_that_fades_in_over_many_is_read_in_sequence(tmp_path):

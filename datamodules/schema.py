@@ -143,6 +143,13 @@ class Query:
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
 
+    @property
+    def teaches(self) -> bool:
+        """Whether the answer is there, so that it can be learned."""
+        if self.task in CHOICES:
+            return self.answer is not None
+        return self.task != "highlights" and (self.task != "grounding" or bool(self.events))
+
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
         return len(self.saliency) or max(int(duration_s // self.clip_s), 1)

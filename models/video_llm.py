@@ -31,6 +31,10 @@ class Output:
     """(N, V) of the supervised tokens, in row order."""
     states: dict[str, Tensor] = field(default_factory=dict)
     """(B, L, D) hidden states by the place where they were taken."""
+    row_loss: Tensor | None = None
+    """(B,) summed cross-entropy of each row, for logs; None: no language model is run."""
+    row_tokens: Tensor | None = None
+    """(B,) supervised tokens of each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +130,17 @@ class VideoLLM(nn.Module):
                 logits_to_keep=supervised,
                 use_cache=False,
             ).logits.flatten(end_dim=-2)
-        # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
-        total = F.cross_entropy(logits.float(), next_labels[supervised], reduction="sum")
-        states = {point: calls[0] for point, calls in seen.items()}
-        return Output(lm_loss=total / supervised.sum().clamp(min=1), logits=logits, states=states)
+        losses = F.cross_entropy(logits.float(), next_labels[supervised], reduction="none")
+        tokens = supervised.sum(-1)
+        rows = torch.arange(len(tokens), device=tokens.device).repeat_interleave(tokens, output_size=len(losses))
+        return Output(
+            # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
+            lm_loss=losses.sum() / tokens.sum().clamp(min=1),
+            logits=logits,
+            states={point: calls[0] for point, calls in seen.items()},
+            row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
+            row_tokens=tokens,
+        )
 
     def mask(self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None) -> Tensor:
         """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class LossCurves(Callback):
-    """Draws ``curves.png`` in the run folder: every training loss over the optimiser steps, as ``StepLog`` tells them."""
+    """Draws ``curves.png`` in the run folder: every training loss over the optimiser steps, as StepLog tells them."""
 
     def __init__(self):
         self.losses: dict[str, list[tuple[int, float]]] = {}

@@ -47,7 +47,7 @@ class Samples:
 
 
 class ValidationSamples(Callback):
-    """Shows the same few queries after each validation: in ``samples/`` of the run folder, with pictures of their times,
+    """Shows the same few queries after each validation: in ``samples/`` of the run folder, with pictures of the times,
     as a table in W&B and as text and picture in TensorBoard.
 
     Args:

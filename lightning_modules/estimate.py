@@ -51,7 +51,7 @@ class Estimate:
         layers = config.num_hidden_layers if config else 0
         kept = 2 * layers + LAYER_BYTES if module.gradient_checkpointing else layers * LAYER_BYTES
         supervised = float((batch.labels >= 0).sum()) / max(len(batch.labels), 1) * step.batch_size
-        # forward, backward to the inputs, and forward again with gradient checkpointing: frozen weights have no gradient
+        # Forward, backward to the inputs, and forward again with gradient checkpointing; frozen weights get no gradient.
         passes = 6 if module.gradient_checkpointing else 4
         size = sum(p.numel() for p in frozen) + learning
         return cls(
@@ -80,7 +80,7 @@ def device_speed(dtype: torch.dtype) -> dict:
     size = 4096 if cuda else 512
     device = torch.device("cuda" if cuda else "cpu")
     matrix = torch.zeros(size, size, dtype=dtype if cuda else torch.float32, device=device)
-    for repeat in range(2):  # the first one warms up
+    for _ in range(2):  # the first one warms up
         started_s = time.perf_counter()
         for _ in range(8):
             matrix @ matrix

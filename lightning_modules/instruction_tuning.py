@@ -38,8 +38,8 @@ class InstructionTuning(BoundaryPerception):
             theirs = ", ".join(f"lora.{key} {value:g}" for key, value in other.items())
             mine = ", ".join(f"{getattr(self.lora, key):g}" for key in other)
             raise ValueError(
-                f"previous_lora: continue goes on with the LoRA of {self.previous}, which has {theirs}, not {mine}: give "
-                "the same, or merge it and train a new one (merge_then_new)"
+                f"previous_lora: continue goes on with the LoRA of {self.previous}, which has {theirs}, not {mine}: "
+                "give the same, or merge it and train a new one (merge_then_new)"
             )
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:

@@ -17,7 +17,7 @@ def keep_log(log: Path) -> None:
 
 @rank_zero_only
 def wandb_id(output: Path, resume: bool) -> str:
-    """A new one, that of the run that goes on (W&B shows its parts as one run), or the one that a sweep's agent gave."""
+    """A new one or a sweep agent's, or that of the run that goes on: W&B shows its parts as one run."""
     kept = output / "logs" / "wandb-id"
     if not (resume and kept.is_file()):
         kept.parent.mkdir(parents=True, exist_ok=True)

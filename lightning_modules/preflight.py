@@ -65,8 +65,8 @@ def check_validation(data: TemporalDataModule) -> None:
     for source in data.sources["val"]:
         if not source.queries.is_file():
             raise ValueError(
-                f"data.val names {source.queries}, which is not there: `prepare.py annotations .. --hold_out 200` makes "
-                "it of videos that it takes out of the training data; or train without, --data.val null"
+                f"data.val names {source.queries}, which is not there: `prepare.py annotations .. --hold_out 200` "
+                "makes it of videos that it takes out of the training data; or train without, --data.val null"
             )
     data.open("val")
 

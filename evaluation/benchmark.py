@@ -18,7 +18,7 @@ from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
 from evaluation.protocol import check_features, protocol
 from evaluation.results import metrics_table
-from lightning_modules.answering import Generation
+from lightning_modules.answering import GenerationChange
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
 
@@ -35,12 +35,12 @@ def benchmark(
     num_workers: int = 2,
     seed: int = 0,
     on_error: OnError = "fail",
-    generation: Generation = Generation(),  # noqa: B008 (frozen)
+    generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
 ) -> dict[str, float]:
     """Answer every query of a file and score the answers.
 
     Args:
-        checkpoint: run folder of train.py, or released weights.
+        checkpoint: run folder or .ckpt of train.py, or released weights.
         shards: features of the videos.
         queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
         output: where metrics.json, predictions.jsonl and timelines.png go.
@@ -51,7 +51,7 @@ def benchmark(
         num_workers: reading processes.
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
-        generation: decoding.
+        generation: what is decoded differently from what the weights name.
 
     Returns:
         the metrics.

@@ -9,7 +9,7 @@ from command_line.tables import console
 from datamodules.batch import collate_prompts
 from datamodules.schema import Prediction, Query
 from evaluation.protocol import check_features
-from lightning_modules.answering import Generation
+from lightning_modules.answering import GenerationChange
 from lightning_modules.trained import TrainedModel
 from preparation.features.decoding import Sampling, Source
 from preparation.features.encoders import Outputs, load_encoder
@@ -24,19 +24,19 @@ def video(
     encoder: str | None = None,
     llm: str | None = None,
     dtype: str | None = None,
-    generation: Generation = Generation(),  # noqa: B008 (frozen)
+    generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
 ) -> Prediction:
     """Find the moment of a sentence in a video file.
 
     Args:
-        checkpoint: run folder of train.py, or released weights.
+        checkpoint: run folder or .ckpt of train.py, or released weights.
         video: an mp4 or any other file that decord reads.
         query: what to look for.
         output: where answer.json and timelines.png go.
         encoder: CLIP folder or hub name, if it is not where the training features name it.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
-        generation: decoding.
+        generation: what is decoded differently from what the weights name.
 
     Returns:
         the answer.

@@ -51,7 +51,7 @@ class Estimate:
         layers = config.num_hidden_layers if config else 0
         kept = 2 * layers + LAYER_BYTES if module.gradient_checkpointing else layers * LAYER_BYTES
         supervised = float((batch.labels >= 0).sum()) / max(len(batch.labels), 1) * step.batch_size
-        # Forward, backward to the inputs, and forward again with gradient checkpointing; frozen weights get no gradient.
+        # Forward, backward to the inputs, and forward again with gradient checkpointing; frozen weights get none.
         passes = 6 if module.gradient_checkpointing else 4
         size = sum(p.numel() for p in frozen) + learning
         return cls(

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
-from lightning_modules.answering import Generation
+from lightning_modules.answering import Generation, GenerationChange
 from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
@@ -27,23 +27,29 @@ class TrainedModel(VideoLanguageModule):
 
     @classmethod
     def from_run(
-        cls, folder: Path, llm: str | None = None, dtype: str | None = None, generation: Generation | None = None
+        cls,
+        folder: Path,
+        llm: str | None = None,
+        dtype: str | None = None,
+        generation: Generation | GenerationChange | None = None,
     ) -> "TrainedModel":
         """Read a run.
 
         Args:
-            folder: run folder of train.py, or a folder with the released VTimeLLM weights.
+            folder: run folder or checkpoint of train.py, or a folder with the released VTimeLLM weights.
             llm: base model; None: the one the run names. Released weights do not name theirs.
             dtype: to compute in; None: bfloat16 on an accelerator, else float32.
-            generation: how answers are decoded; None: greedily.
+            generation: how answers are decoded, or what is changed of the decoding that the weights name; None: that.
 
         Raises:
             ValueError: the folder holds no weights, or no base is named.
         """
-        manifest = read_weights(folder).manifest
+        weights = read_weights(folder)
+        manifest = weights.manifest
         llm = llm or manifest.get("base", {}).get("name")
         if llm is None:
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
+        stored = Generation(**manifest.get("generation", {}))
         module = cls(
             llm,
             from_config(Localizer, manifest["localizer"]),
@@ -56,9 +62,11 @@ class TrainedModel(VideoLanguageModule):
             feature_width=manifest.get("feature_width", 768),
             spatial=manifest.get("spatial"),
             dtype=dtype or ("bfloat16" if torch.cuda.is_available() else "float32"),
-            generation=generation or Generation(),
+            generation=generation
+            if isinstance(generation, Generation)
+            else (generation or GenerationChange()).of(stored),
         )
-        module.manifest = manifest
+        module.manifest, module._previous = manifest, weights
         return module
 
     def configure_model(self) -> None:
@@ -85,7 +93,9 @@ def training_queries(run: Path) -> Iterator[Query]:
     Raises:
         OSError: the run folder has no ``config.yaml``, or an annotation file is not there any more.
     """
-    config = yaml.safe_load((Path(run) / "config.yaml").read_text())
+    run = Path(run)
+    folder = run.parent.parent if run.suffix == ".ckpt" else run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
     for source in config["data"]["train"]:
         yield from read_queries(source["queries"])
     previous = config["model"]["init_args"].get("previous")

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from callbacks.skipped import SkippedData
@@ -54,8 +55,7 @@ class StepLog(Callback):
         """Add the gradient norm before clipping."""
         groups = optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        norm = get_total_norm(gradients)
-        self._add("train/grad_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm, 1)
+        self._add("train/grad_norm", gradient_norm(gradients), 1)
 
     def on_train_batch_end(self, trainer, pl_module, outputs: dict, batch, batch_idx: int) -> None:
         """Add a batch; behind a step, close its row, and write now and then."""
@@ -113,6 +113,15 @@ class StepLog(Callback):
                 listener.log_metrics(metrics, step=step)
         for logger in self.trainer.loggers:
             logger.save()
+
+
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """Of all together, also where some are split over processes and others are whole; all processes must call it."""
+    split = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
+    whole = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    norms = [get_total_norm(split).full_tensor()] if split else []
+    norms += [get_total_norm(whole)] if whole else []
+    return get_total_norm(norms) if len(norms) > 1 else norms[0]
 
 
 def on_host(rows: list[tuple[int, Sums]]) -> list[tuple[int, Sums]]:

@@ -25,7 +25,7 @@ from datamodules.temporal import TemporalDataModule
 from lightning_modules.batching import StepSize, check_batch, step_size
 from lightning_modules.loggers import agents_output, default_loggers, keep_log
 from lightning_modules.preflight import find_checkpoint, version_of_code
-from lightning_modules.strategy import chosen_strategy, sharded
+from lightning_modules.strategy import SHARDED, check_sharded, chosen_strategy
 from lightning_modules.video_language import VideoLanguageModule
 
 
@@ -121,7 +121,9 @@ class TrainingCLI(LightningCLI):
         settings = self.config["trainer"]
         if settings["logger"] in (None, True):
             kwargs["logger"] = False
-        if sharded(settings["strategy"]):
+        sharded = settings["strategy"] == SHARDED
+        if sharded:
+            check_sharded(self.model, self.model.answering.generation.merge_spatial)
             kwargs["inference_mode"] = False  # parameters that were gathered in it could not be trained
             self.datamodule.lockstep = True
         kwargs["enable_model_summary"] = False  # TrainedParts says it in fewer lines
@@ -129,7 +131,7 @@ class TrainingCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = self._callbacks(settings)
         trainer = super().instantiate_trainer(**kwargs)
         self.step = self._step_size(trainer)
-        self.sharded = self.step.processes if sharded(settings["strategy"]) else 1
+        self.sharded = self.step.processes if sharded else 1
         trainer.accumulate_grad_batches = self.step.accumulate
         return trainer
 

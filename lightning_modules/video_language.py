@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from callbacks.step_log import gradient_norm
 from datamodules.batch import Batch, PromptBatch
-from datamodules.chat import chat_format
+from datamodules.chat import IGNORE, chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction
@@ -21,6 +22,7 @@ from lightning_modules.answering import Answering, Generation
 from lightning_modules.batching import short_step_factor
 from lightning_modules.optimization import Optimization
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from lightning_modules.strategy import Sharded, whole
 from lightning_modules.weights_folder import check_base, load_part, manifest
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
@@ -62,6 +64,7 @@ class VideoLanguageModule(L.LightningModule):
 
     takes_experts: ClassVar[bool] = False
     """Whether the stage can go on from a run that has experts."""
+    quantization: str | None = None
     stored_share: ClassVar[float] = 1.0
     """What the frozen base takes, as a share of what it takes in ``dtype``."""
     merged: Sequence[Lora] = ()
@@ -100,7 +103,10 @@ class VideoLanguageModule(L.LightningModule):
         self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None
+        self.base: dict = {}
+        """Name and fingerprint of the base, once it is loaded."""
         self._previous: Weights | None = None
+        self._stand_in: Batch | None = None
         self.strict_loading = False  # a checkpoint holds what was trained; `on_load_checkpoint` checks every key
 
     @abstractmethod
@@ -126,13 +132,22 @@ class VideoLanguageModule(L.LightningModule):
         """Load the base, check that it is the one the previous stage was trained on, and build the stage."""
         if self.model is not None:
             return
+        strategy = self._trainer.strategy if self._trainer else None
+        if isinstance(strategy, Sharded):
+            self.model = strategy.build(self._load, self.structure)
+            self.model.sharded = True
+            self.base = strategy.broadcast(self.base)
+        else:
+            self.model = self._load()
+        self._previous = None
+
+    def _load(self) -> VideoLLM:
         previous = self.read_previous()
         self.check_previous(previous)
         llm = load_llm(self.llm_name, self.llm_dtype)
         self.base = {"name": self.llm_name, "fingerprint": fingerprint(llm)}
         check_base(self.base, previous.manifest.get("base"), f"the previous stage {self.previous}")
-        self.model = self._around(llm, previous)
-        self._previous = None
+        return self._around(llm, previous)
 
     def structure(self) -> VideoLLM:
         """The model as ``configure_model`` makes it, with shapes and without numbers: nothing is loaded."""
@@ -178,6 +193,7 @@ class VideoLanguageModule(L.LightningModule):
             ``loss``, and ``terms`` for the log: each term under its own name, and with several sources the
             language-model loss of each, as (sum, weight).
         """
+        batch = self._learnable(batch)
         if not batch.queries:  # nothing could be read; this rank still takes part in the reduction
             nothing = 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
             return {"loss": nothing, "terms": {}}
@@ -190,6 +206,30 @@ class VideoLanguageModule(L.LightningModule):
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}
         logged |= losses_by_source(batch.sources, output)
         return {"loss": loss * short_step_factor(self.trainer), "terms": logged}
+
+    def _learnable(self, batch: Batch) -> Batch:
+        """The batch; where parameters are split and nothing of it could be read, the last one without its labels.
+
+        The other processes wait for this one's part of every layer, so that it has to run them too.
+        """
+        if not self.model.sharded:
+            return batch
+        if batch.queries:
+            self._stand_in = batch
+            return batch
+        if self._stand_in is None:
+            raise ValueError("nothing of the first batch could be read, see data.on_error")
+        return replace(self._stand_in, labels=torch.full_like(self._stand_in.labels, IGNORE), counts=batch.counts)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """As Lightning does; by hand where some gradients are split over processes and others are not."""
+        if not (self.model.sharded and gradient_clip_val and gradient_clip_algorithm in (None, "norm")):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        factor = (gradient_clip_val / (gradient_norm(gradients) + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(float(factor))
 
     def configure_optimizers(self) -> dict:
         """See Optimization."""
@@ -267,8 +307,3 @@ def losses_by_source(sources: Sequence[str], output: Output) -> dict[str, tuple[
         return {}
     rows = {name: [row for row, source in enumerate(sources) if source == name] for name in set(sources)}
     return {f"source/{name}": (output.row_loss[at].sum(), output.row_tokens[at].sum()) for name, at in rows.items()}
-
-
-def whole(parameter: Tensor) -> Tensor:
-    """A parameter's values, also where each process holds a part of them."""
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.detach()

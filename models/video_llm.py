@@ -4,10 +4,10 @@ Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens
 tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from inspect import signature
 
 import torch
@@ -55,6 +55,18 @@ class Generated:
     """(L, D) at the words behind the video; only where no language model reads them."""
 
 
+def without_gradients(method: Callable) -> Callable:
+    """Runs a method of a ``VideoLLM`` in the cheapest mode that keeps its parameters trainable."""
+
+    @wraps(method)
+    def run(self, *args, **settings):
+        # Parameters that are gathered in inference mode could not be trained afterwards.
+        with torch.no_grad() if self.sharded else torch.inference_mode():
+            return method(self, *args, **settings)
+
+    return run
+
+
 class VideoLLM(nn.Module):
     """A causal LM and an adapter that gives it one input vector a frame (VTimeLLM, section 3.1).
 
@@ -67,6 +79,9 @@ class VideoLLM(nn.Module):
         states: where hidden states are taken, see ``localizers.base.StatePoint``.
         bidirectional: whether a video's frames attend to all of its frames.
     """
+
+    sharded: bool = False
+    """Whether processes hold parts of the parameters, see ``lightning_modules.strategy``."""
 
     def __init__(
         self,
@@ -169,7 +184,7 @@ class VideoLLM(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    @torch.inference_mode()
+    @without_gradients
     def generate(self, prompts: PromptBatch, merge_spatial: bool = False, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
@@ -201,6 +216,7 @@ class VideoLLM(nn.Module):
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
+                synced_gpus=self.sharded,
                 **cache_argument(self.causal_lm, cache),
                 **settings,
             )

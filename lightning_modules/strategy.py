@@ -76,9 +76,8 @@ class Sharded(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Tensor]:
         """What learns, whole, on rank 0."""
-        named = self.lightning_module.named_parameters()
-        learned = {name: whole(parameter).cpu() for name, parameter in named if parameter.requires_grad}
-        return learned if self.is_global_zero else {}
+        learned = learned_by(self.lightning_module)
+        return {name: value.cpu() for name, value in learned.items()} if self.is_global_zero else {}
 
     def load_checkpoint(self, checkpoint_path, weights_only: bool | None = None) -> dict:
         """The same on every process, which takes its part of it."""
@@ -119,6 +118,17 @@ def part_of(value: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return value
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def learned_by(module: nn.Module) -> dict[str, Tensor]:
+    """Whole values of what learns, by name; all processes must call it.
+
+    Args:
+        module: with a ``VideoLLM`` as ``model``.
+    """
+    if module.model.sharded:
+        module.model.reshard()  # a forward pass leaves what is not in a decoder layer gathered
+    return {name: whole(parameter) for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def whole(parameter: Tensor) -> Tensor:

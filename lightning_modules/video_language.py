@@ -22,7 +22,7 @@ from lightning_modules.answering import Answering, Generation
 from lightning_modules.batching import short_step_factor
 from lightning_modules.optimization import Optimization
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from lightning_modules.strategy import Sharded, whole
+from lightning_modules.strategy import Sharded, learned_by
 from lightning_modules.weights_folder import check_base, load_part, manifest
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
@@ -291,8 +291,7 @@ class VideoLanguageModule(L.LightningModule):
 
     def weights(self, header: FeatureHeader | None = None) -> Weights:
         """The adapter, the head and the LoRAs as they are now; call it on every rank."""
-        learned = {name: whole(p) for name, p in self.named_parameters() if p.requires_grad}
-        return assemble(learned, self.parts(header), list(self.merged))
+        return assemble(learned_by(self), self.parts(header), list(self.merged))
 
 
 def checkpoint_activations(llm: PreTrainedModel) -> None:

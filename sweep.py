@@ -46,7 +46,7 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int =
         for point in points:
             print("finished:" if point.finished else shlex.join(point.arguments(settings)), point.folder)
         return 0
-    metric, results = settings.get("metric", {}).get("name"), []
+    metric, results = settings.get("metric", {}).get("name"), {}
 
     def done(point: Point) -> None:
         metrics = point.metrics()
@@ -57,15 +57,16 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int =
                 f"{sweep}: run {point.folder} logged no score, so the table would be empty: give the sweep data.val "
                 "and a metric, or name --columns"
             )
-        results.append({"parameters": point.parameters, "metrics": metrics})
+        results[point.number] = {"parameters": point.parameters, "metrics": metrics}
         output.mkdir(parents=True, exist_ok=True)
-        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        (output / "results.json").write_text(json.dumps(in_order(results), indent=2) + "\n")
 
     failed = run_points(settings, points, jobs, done)
     if results:
         varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
-        chosen = columns or default_columns(results[0]["metrics"], metric)
-        Console(width=110).print(summary(sweep.stem, results, [name for name in varied if name != SEED], chosen))
+        chosen = columns or default_columns(in_order(results)[0]["metrics"], metric)
+        varied = [name for name in varied if name != SEED]
+        Console(width=110).print(summary(sweep.stem, in_order(results), varied, chosen))
     for number, status in failed.items():
         point = points[number]
         print(
@@ -73,6 +74,11 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int =
             file=sys.stderr,
         )
     return len(failed)
+
+
+def in_order(results: dict[int, dict]) -> list[dict]:
+    """Results by the number of their point."""
+    return [results[number] for number in sorted(results)]
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """A row of a table as a chain of stages: python -m sweeps.chain FILE --row 9 --output RUN.
 
 A chain file names stages, each the arguments of train.py, and rows, each a list of stages. A stage goes on from the one
-before it. What rows begin with in common is trained once, in ``stages/`` beside the run folders; a stage that was killed
-goes on, and one that another process trains is waited for.
+before it. What rows begin with in common is trained once, in ``stages/`` beside the run folders; a stage that was
+killed goes on, and one that another process trains is waited for.
 """
 
 import fcntl

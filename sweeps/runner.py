@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event, Lock
 
 from sweeps.sweep_file import command
 from sweeps.table import last_metrics
@@ -79,28 +80,32 @@ def run_points(settings: dict, points: Sequence[Point], jobs: int, done) -> dict
         settings: the sweep file.
         points: of its grid.
         jobs: how many at a time; with several, each writes ``log.txt`` into its folder.
-        done: called with every point that is finished, in order; may raise to end the sweep.
+        done: called with every point that is finished, one at a time; may raise to end the sweep.
 
     Returns:
         exit status of the points that failed, by number.
     """
     devices, failed = Devices(jobs, dict(os.environ), gpus() if jobs > 1 else 0), {}
+    turn, ended = Lock(), Event()
 
-    def run(point: Point) -> int:
-        if point.finished:
-            return 0
-        print(f"run {point.number + 1} of {len(points)}: {json.dumps(point.parameters)}", flush=True)
-        return devices.run(point.arguments(settings), point.folder / "log.txt" if jobs > 1 else None)
+    def run(point: Point) -> None:
+        if ended.is_set():
+            return
+        status = 0
+        if not point.finished:
+            print(f"run {point.number + 1} of {len(points)}: {json.dumps(point.parameters)}", flush=True)
+            status = devices.run(point.arguments(settings), point.folder / "log.txt" if jobs > 1 else None)
+        with turn:
+            if status:
+                failed[point.number] = status
+                return
+            try:
+                done(point)
+            except BaseException:
+                ended.set()
+                raise
 
     with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(run, point) for point in points]
-        try:
-            for point, future in zip(points, running, strict=True):
-                if status := future.result():
-                    failed[point.number] = status
-                else:
-                    done(point)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for running in [pool.submit(run, point) for point in points]:
+            running.result()
     return failed

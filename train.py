@@ -7,6 +7,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from command_line.launcher import leave_group
 from command_line.parser import precise
+from command_line.quiet import only_what_matters
 from lightning_modules import preflight
 from lightning_modules.preflight import find_checkpoint
 from lightning_modules.training_cli import TrainingCLI
@@ -19,6 +20,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command-line arguments; None: those of the process.
     """
+    only_what_matters()
     cli = TrainingCLI(args)
     preflight.check(cli)
     if cli.config["dry_run"]:

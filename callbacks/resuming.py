@@ -55,10 +55,18 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.strategy.broadcast(due):  # clocks differ
             self._save(trainer)
 
+    def on_validation_end(self, trainer, pl_module) -> None:
+        """Scores are ``BestCheckpoint``'s; it has not heard of this one yet."""
+
+    def _should_save_on_train_epoch_end(self, trainer) -> bool:
+        return True
+
     def on_train_end(self, trainer, pl_module) -> None:
-        """Let the newest checkpoint be the end of the run."""
-        if self._last_global_step_saved != trainer.global_step and not self._should_skip_saving_checkpoint(trainer):
+        """Let the newest checkpoint be the end of the run, and know the last score."""
+        if not self._should_skip_saving_checkpoint(trainer):
             self._save(trainer)
+        elif self.save_last and self._last_global_step_saved == trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save(self, trainer) -> None:
         candidates = self._monitor_candidates(trainer)

@@ -17,9 +17,9 @@ from datamodules.chat import IGNORE
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn
 from datamodules.shards import ShardReader
-from lightning_modules.trained import TrainedModel
 from lightning_modules.batching import step_size
 from lightning_modules.loggers import default_loggers
+from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import read_weights
 from preparation.features.shard_writer import ShardWriter

@@ -1,4 +1,4 @@
-"""Each system's shipped config as its users start it, on two processes, with the real vocabulary of its language model."""
+"""Each system's shipped config as its users start it, on two processes, with its language model's real vocabulary."""
 
 import json
 import os

@@ -1,5 +1,6 @@
 """Features and annotations, met by video id: the data sets behind the loaders."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from datamodules.packing import pack
 from datamodules.query_files import read_queries
 from datamodules.sampling import Draw
 from datamodules.schema import Query
+from datamodules.shard_index import INDEX
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream
@@ -48,6 +50,14 @@ class Source:
     def remote(self) -> bool:
         """Whether the shards are URLs."""
         return "://" in self.shards or self.shards.startswith("pipe:")
+
+    def fingerprint(self) -> str:
+        """A short hash of the annotations, and of the index of the shards where they are a folder."""
+        digest = hashlib.sha256(Path(self.queries).read_bytes())
+        index = Path(self.shards) / INDEX
+        if index.is_file():
+            digest.update(index.read_bytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

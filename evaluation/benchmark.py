@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 
@@ -21,6 +22,7 @@ from evaluation.results import metrics_table
 from lightning_modules.answering import GenerationChange
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
+from models.quantization import Quantization
 
 
 def benchmark(
@@ -30,6 +32,7 @@ def benchmark(
     output: Path,
     llm: str | None = None,
     dtype: str | None = None,
+    quantization: Quantization | Literal["none"] | None = None,
     devices: int = 1,
     batch_size: int = 16,
     num_workers: int = 2,
@@ -46,6 +49,7 @@ def benchmark(
         output: where metrics.json, predictions.jsonl and timelines.png go.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
         devices: processes, where no launcher started them.
         batch_size: queries answered together; no metric depends on it, unless answers are sampled.
         num_workers: reading processes.
@@ -57,7 +61,7 @@ def benchmark(
         the metrics.
     """
     L.seed_everything(seed, verbose=False)
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization)
     reader = ShardReader(shards)
     check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
     source = Source(shards, queries)

@@ -1,6 +1,7 @@
 """Ask a trained model about one video file."""
 
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from datamodules.schema import Prediction, Query
 from evaluation.protocol import check_features
 from lightning_modules.answering import GenerationChange
 from lightning_modules.trained import TrainedModel
+from models.quantization import Quantization
 from preparation.features.decoding import Sampling, Source
 from preparation.features.encoders import Outputs, load_encoder
 from preparation.features.extraction import extract_video
@@ -24,6 +26,7 @@ def video(
     encoder: str | None = None,
     llm: str | None = None,
     dtype: str | None = None,
+    quantization: Quantization | Literal["none"] | None = None,
     generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
 ) -> Prediction:
     """Find the moment of a sentence in a video file.
@@ -36,12 +39,13 @@ def video(
         encoder: CLIP folder or hub name, if it is not where the training features name it.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
         generation: what is decoded differently from what the weights name.
 
     Returns:
         the answer.
     """
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization)
     trained = module.manifest.get("features") or {}
     clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))
     sampling = Sampling.parse(trained.get("sampling", "uniform 100"))

@@ -17,7 +17,7 @@ class Baseline(VideoLanguageModule):
             raise ValueError(f"{type(self.localizer).__name__} needs a language model; Baseline takes SentenceMatching")
         if weights.loras:
             raise ValueError(f"{self.previous} holds a LoRA, and the baseline has no language model to put it on")
-        for name in ("spatial", "gradient_checkpointing"):
+        for name in ("spatial", "gradient_checkpointing", "quantization"):
             if getattr(self, name):
                 raise ValueError(f"the baseline has frames and words alone: leave {name} out")
 

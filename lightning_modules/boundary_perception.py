@@ -53,7 +53,7 @@ class BoundaryPerception(VideoLanguageModule):
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """A new LoRA on the base; the adapter comes from stage 1."""
-        return self.assemble(add_lora(llm, self.new_lora(llm)), weights)
+        return self.assemble(add_lora(self.base_with(llm), self.new_lora(llm)), weights)
 
     def new_lora(self, llm: PreTrainedModel) -> LoraConfig:
         """Configuration of this stage's LoRA; the rows of the localizer's tokens learn with it."""

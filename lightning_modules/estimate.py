@@ -10,6 +10,7 @@ import torch
 
 from datamodules.batch import Batch
 from lightning_modules.batching import StepSize
+from models.quantization import base_bytes
 
 LEARNING_BYTES = 16
 """Of a number that learns: value, gradient and AdamW's two moments, in float32."""
@@ -55,7 +56,7 @@ class Estimate:
         passes = 6 if module.gradient_checkpointing else 4
         size = sum(p.numel() for p in frozen) + learning
         return cls(
-            base_bytes=sum(p.numel() * p.element_size() for p in frozen) * module.stored_share / processes,
+            base_bytes=base_bytes(model, module.quantization) / processes,
             learning=learning,
             state_bytes=learning * LEARNING_BYTES / processes,
             activation_bytes=tokens * width * kept + supervised * (config.vocab_size if config else 0) * 10,

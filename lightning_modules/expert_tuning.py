@@ -62,7 +62,7 @@ class ExpertTuning(BoundaryPerception):
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """New experts on the base, or those of ``previous``, trained further."""
-        configs, trained = self.configs(llm), self._trained(weights)
+        llm, configs, trained = self.base_with(llm), self.configs(llm), self._trained(weights)
         tensors = {name: lora.tensors for name, lora in trained.items()} or None
         if self.experts.joint:
             llm = add_lora(llm, configs["joint"], tensors and tensors["joint"])

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from transformers import PreTrainedModel
 
 from lightning_modules.boundary_perception import BoundaryPerception
-from models.checkpoints import Weights, add_lora, merge_loras
+from models.checkpoints import Weights, add_lora
 from models.video_llm import VideoLLM
 
 
@@ -46,7 +46,7 @@ class InstructionTuning(BoundaryPerception):
         """Merge what came before, or keep its last LoRA."""
         if self.previous_lora == "merge_then_new":
             self.merged = weights.loras
-            llm = merge_loras(llm, self.merged)
+            llm = self.base_with(llm, self.merged)
             return self.assemble(add_lora(llm, self.new_lora(llm)), weights)
         *self.merged, last = weights.loras
-        return self.assemble(add_lora(merge_loras(llm, self.merged), last.config, last.tensors), weights)
+        return self.assemble(add_lora(self.base_with(llm, self.merged), last.config, last.tensors), weights)

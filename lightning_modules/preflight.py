@@ -42,6 +42,7 @@ def check(cli: LightningCLI) -> None:
     """
     check_writable(Path(cli.config["output"]))
     cli.model.check_previous(cli.model.read_previous())
+    cli.model.structure()  # names of layers, and shapes of what the stage before left
     data = cli.datamodule
     data.check_train()
     if data.sources["val"]:

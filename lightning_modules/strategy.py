@@ -1,6 +1,7 @@
 """How a run is spread over processes: each with a whole model (DDP), or all with one together (FSDP2)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+from callbacks.step_log import gradient_norm
+from datamodules.batch import Batch
+from datamodules.chat import IGNORE
 
 SHARDED = "fsdp2"
 """The name of ``Sharded`` for ``trainer.strategy``."""
@@ -111,6 +116,33 @@ class Sharded(ModelParallelStrategy):
 
 
 StrategyRegistry.register(SHARDED, Sharded, description="FSDP2: processes hold one model together")
+
+
+class StandIn:
+    """Gives a process something to run where nothing of its batch could be read: its last one, without labels.
+
+    The others wait for this one's part of every layer, so that it has to run them too.
+    """
+
+    def __init__(self):
+        self.last: Batch | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch itself where there is something in it. Raises ValueError if there never was."""
+        if batch.queries:
+            self.last = batch
+            return batch
+        if self.last is None:
+            raise ValueError("nothing of the first batch could be read, see data.on_error")
+        return replace(self.last, labels=torch.full_like(self.last.labels, IGNORE), counts=batch.counts)
+
+
+def clip_split(optimizer: Optimizer, most: float) -> None:
+    """Scale gradients, of which some are split over processes and others are not, to a norm of at most ``most``."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    factor = float((most / (gradient_norm(gradients) + 1e-6)).clamp(max=1.0))
+    for gradient in gradients:
+        gradient.mul_(factor)
 
 
 def part_of(value: Tensor, like: Tensor) -> Tensor:

@@ -2,18 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from callbacks.step_log import gradient_norm
 from datamodules.batch import Batch, PromptBatch
-from datamodules.chat import IGNORE, chat_format
+from datamodules.chat import chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction
@@ -22,22 +21,26 @@ from lightning_modules.answering import Answering, Generation
 from lightning_modules.batching import short_step_factor
 from lightning_modules.optimization import Optimization
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from lightning_modules.strategy import Sharded, learned_by
+from lightning_modules.strategy import Sharded, StandIn, clip_split, learned_by
 from lightning_modules.weights_folder import check_base, load_part, manifest
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import (
     Lora,
     Weights,
+    best_device,
     check_keys,
+    checkpoint_activations,
     empty_llm,
     fingerprint,
     load_llm,
     load_tokenizer,
+    merge_loras,
     read_weights,
 )
+from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
-from models.video_llm import Output, VideoLLM
+from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from models.without_llm import WithoutLLM
 
@@ -57,6 +60,7 @@ class VideoLanguageModule(L.LightningModule):
         max_text_tokens: text tokens of a training dialogue; longer ones are cut and counted.
         spatial: S-tokens that stand behind a video's frames, for example ``4x64``; None: there are none.
         dtype: of the frozen language model, for example ``bfloat16``.
+        quantization: the frozen language model in 4 bits (``nf4``, QLoRA) or 8 bits (``int8``); None: in ``dtype``.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         optimization: optimiser and schedule.
         generation: decoding in validation and test.
@@ -64,9 +68,6 @@ class VideoLanguageModule(L.LightningModule):
 
     takes_experts: ClassVar[bool] = False
     """Whether the stage can go on from a run that has experts."""
-    quantization: str | None = None
-    stored_share: ClassVar[float] = 1.0
-    """What the frozen base takes, as a share of what it takes in ``dtype``."""
     merged: Sequence[Lora] = ()
     """LoRAs of the stages before that were merged into the base."""
 
@@ -83,11 +84,14 @@ class VideoLanguageModule(L.LightningModule):
         max_text_tokens: int = 2048,
         spatial: str | None = None,
         dtype: str = "float32",
+        quantization: Quantization | None = None,
         gradient_checkpointing: bool = False,
         optimization: Optimization = Optimization(),  # noqa: B008 (frozen)
         generation: Generation = Generation(),  # noqa: B008 (frozen)
     ):
         super().__init__()
+        check_quantization(quantization, generation.merge_spatial)
+        self.quantization = quantization
         self.llm_name, self.localizer, self.previous = llm, localizer, previous
         self.chat, self.system, self.style = chat, system, style
         self.feature_width, self.spatial, self.llm_dtype = feature_width, spatial, getattr(torch, dtype)
@@ -106,7 +110,7 @@ class VideoLanguageModule(L.LightningModule):
         self.base: dict = {}
         """Name and fingerprint of the base, once it is loaded."""
         self._previous: Weights | None = None
-        self._stand_in: Batch | None = None
+        self._stand_in = StandIn()
         self.strict_loading = False  # a checkpoint holds what was trained; `on_load_checkpoint` checks every key
 
     @abstractmethod
@@ -163,6 +167,14 @@ class VideoLanguageModule(L.LightningModule):
             checkpoint_activations(model.causal_lm)
         return model
 
+    def base_with(self, llm: PreTrainedModel, loras: Sequence[Lora] = ()) -> PreTrainedModel:
+        """The frozen base with LoRAs merged into it, and then in few bits where that is asked for."""
+        llm = merge_loras(llm, loras)
+        if self.quantization and llm.device.type != "meta":
+            device = self._trainer.strategy.root_device if self._trainer else best_device()
+            quantize(llm, self.quantization, self.llm_dtype, device)
+        return llm
+
     def adapter(self, width: int, weights: Weights) -> nn.Module:
         """The visual adapter to ``width``, frozen, with the previous stage's weights if there are any."""
         adapter = self.adapter_settings.build(self.feature_width, width)
@@ -193,7 +205,7 @@ class VideoLanguageModule(L.LightningModule):
             ``loss``, and ``terms`` for the log: each term under its own name, and with several sources the
             language-model loss of each, as (sum, weight).
         """
-        batch = self._learnable(batch)
+        batch = self._stand_in(batch) if self.model.sharded else batch
         if not batch.queries:  # nothing could be read; this rank still takes part in the reduction
             nothing = 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
             return {"loss": nothing, "terms": {}}
@@ -204,32 +216,15 @@ class VideoLanguageModule(L.LightningModule):
         loss = sum(terms.values())
         self.log("train/loss", loss.detach(), logger=False, batch_size=len(batch.queries))  # for those who monitor it
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}
-        logged |= losses_by_source(batch.sources, output)
+        logged |= output.losses_of(batch.sources)
         return {"loss": loss * short_step_factor(self.trainer), "terms": logged}
-
-    def _learnable(self, batch: Batch) -> Batch:
-        """The batch; where parameters are split and nothing of it could be read, the last one without its labels.
-
-        The other processes wait for this one's part of every layer, so that it has to run them too.
-        """
-        if not self.model.sharded:
-            return batch
-        if batch.queries:
-            self._stand_in = batch
-            return batch
-        if self._stand_in is None:
-            raise ValueError("nothing of the first batch could be read, see data.on_error")
-        return replace(self._stand_in, labels=torch.full_like(self._stand_in.labels, IGNORE), counts=batch.counts)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """As Lightning does; by hand where some gradients are split over processes and others are not."""
-        if not (self.model.sharded and gradient_clip_val and gradient_clip_algorithm in (None, "norm")):
+        if self.model.sharded and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            clip_split(optimizer, gradient_clip_val)
+        else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        factor = (gradient_clip_val / (gradient_norm(gradients) + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(float(factor))
 
     def configure_optimizers(self) -> dict:
         """See Optimization."""
@@ -292,17 +287,3 @@ class VideoLanguageModule(L.LightningModule):
     def weights(self, header: FeatureHeader | None = None) -> Weights:
         """The adapter, the head and the LoRAs as they are now; call it on every rank."""
         return assemble(learned_by(self), self.parts(header), list(self.merged))
-
-
-def checkpoint_activations(llm: PreTrainedModel) -> None:
-    """Recompute activations in the backward pass; transformers 5.24 renamed the method."""
-    enable = getattr(llm, "activation_checkpointing_enable", llm.gradient_checkpointing_enable)
-    enable({"use_reentrant": False})
-
-
-def losses_by_source(sources: Sequence[str], output: Output) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sum and tokens of the language-model loss of each source, where there are several and a language model is run."""
-    if output.row_loss is None or not any(sources):
-        return {}
-    rows = {name: [row for row, source in enumerate(sources) if source == name] for name in set(sources)}
-    return {f"source/{name}": (output.row_loss[at].sum(), output.row_tokens[at].sum()) for name, at in rows.items()}

@@ -30,6 +30,7 @@ def manifest(module: L.LightningModule, header: FeatureHeader | None) -> dict:
         "adapter": module.adapter_settings.config(),
         "feature_width": module.feature_width,
         "spatial": module.spatial,
+        "quantization": module.quantization,
         "generation": asdict(module.answering.generation),
         "features": asdict(header) if header else None,
     }

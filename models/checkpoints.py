@@ -8,7 +8,9 @@ to by name and fingerprint. The released VTimeLLM folders are read as well.
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +60,20 @@ def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
         ValueError: there is no such folder and no such cached or reachable model.
     """
     return _load(AutoModelForCausalLM, name, dtype=dtype)
+
+
+def checkpoint_activations(llm: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass; transformers 5.24 renamed the method."""
+    enable = getattr(llm, "activation_checkpointing_enable", llm.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
+def best_device() -> torch.device:
+    """CUDA or MPS where there is one, and this process's part of it, else the CPU."""
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
+    return torch.device(torch.accelerator.current_accelerator().type, number)
 
 
 def empty_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -113,7 +129,7 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor
     return model
 
 
-def merge_loras(llm: PreTrainedModel, loras: list[Lora]) -> PreTrainedModel:
+def merge_loras(llm: PreTrainedModel, loras: Sequence[Lora]) -> PreTrainedModel:
     """Add each LoRA to the weights it adapts: W += alpha / r * B A."""
     for lora in loras:
         llm = add_lora(llm, lora.config, lora.tensors).merge_and_unload()

@@ -36,6 +36,13 @@ class Output:
     row_tokens: Tensor | None = None
     """(B,) supervised tokens of each row."""
 
+    def losses_of(self, sources: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sum and tokens of each source's loss, where rows have sources and a language model is run."""
+        if self.row_loss is None or not any(sources):
+            return {}
+        rows = {name: [row for row, source in enumerate(sources) if source == name] for name in set(sources)}
+        return {f"source/{name}": (self.row_loss[at].sum(), self.row_tokens[at].sum()) for name, at in rows.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Generated:

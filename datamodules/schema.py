@@ -153,6 +153,13 @@ class Query:
             what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
             raise ValueError(f"video {self.video!r}: {what}; another cut of the video, or frames for seconds?")
 
+    @property
+    def teaches(self) -> bool:
+        """Whether the answer is there, so that it can be learned."""
+        if self.task in CHOICES:
+            return self.answer is not None
+        return self.task != "highlights" and (self.task != "grounding" or bool(self.events))
+
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
         return len(self.saliency) or max(int(duration_s // self.clip_s), 1)

@@ -1,11 +1,12 @@
 """Features and annotations, met by video id: the data sets behind the loaders."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from random import Random
 
@@ -19,6 +20,7 @@ from datamodules.packing import pack
 from datamodules.query_files import read_queries
 from datamodules.sampling import Draw
 from datamodules.schema import Query, Video
+from datamodules.shard_index import INDEX
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream
@@ -48,6 +50,14 @@ class Source:
     def remote(self) -> bool:
         """Whether the shards are URLs."""
         return "://" in self.shards or self.shards.startswith("pipe:")
+
+    def fingerprint(self) -> str:
+        """A short hash of the annotations, and of the index of the shards where they are a folder."""
+        digest = hashlib.sha256(Path(self.queries).read_bytes())
+        index = Path(self.shards) / INDEX
+        if index.is_file():
+            digest.update(index.read_bytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -137,37 +147,53 @@ def wording(seed: int, epoch: int, query: Query) -> Random:
     return Random(f"{seed}/{epoch}/{query.id}")
 
 
-def share_videos(pairs: list[Pair], queries_per_video: int) -> list[list[Pair]]:
-    """Group queries about one video, at most ``queries_per_video`` together, in file order."""
-    videos: dict[tuple[int, str], list[Pair]] = {}
-    for reader, query in pairs:
-        videos.setdefault((id(reader), query.video), []).append((reader, query))
-    size = queries_per_video
-    return [group[start : start + size] for group in videos.values() for start in range(0, len(group), size)]
-
-
 class TrainingDialogues(Dataset):
-    """Training examples by Draw. Queries of one group share their video and become one sequence (see ``packing``)."""
+    """Training examples by Draw. Queries of one sequence share their video (see ``packing``).
 
-    def __init__(self, groups: list[list[Pair]], dialogue: Dialogue, seed: int, on_error: OnError):
-        self.groups, self.dialogue, self.seed, self.on_error = groups, dialogue, seed, on_error
+    Args:
+        pairs: every query.
+        dialogue: writes them.
+        seed: of the wording.
+        on_error: what to do with a sample that cannot be read.
+        names: source of each pair, to tell their losses apart; empty: there is one source.
+    """
 
-    def __getitem__(self, draw: Draw) -> list[Example | Skipped]:
-        queries = [query for _, query in self.groups[draw.index]]
-        reader = self.groups[draw.index][0][0]
+    def __init__(self, pairs: list[Pair], dialogue: Dialogue, seed: int, on_error: OnError, names: Sequence[str] = ()):
+        self.pairs, self.dialogue, self.seed, self.on_error, self.names = pairs, dialogue, seed, on_error, names
+
+    def __getitems__(self, draws: list[Draw]) -> list[list[Example | Skipped]]:
+        return [self._sequence(list(drawn)) for _, drawn in groupby(draws, key=lambda draw: draw.sequence)]
+
+    def _sequence(self, draws: list[Draw]) -> list[Example | Skipped]:
+        """What could not be read, and one Example of the others, if there are any."""
+        queries = [self.pairs[draw.index][1] for draw in draws]
+        reader = self.pairs[draws[0].index][0]
         video = attempt(lambda: reader.read(queries[0].video), self.on_error)
         if isinstance(video, Skipped):
             return [video] * len(queries)
         samples = [
             attempt(partial(self.dialogue.example, query, video, wording(self.seed, draw.epoch, query)), self.on_error)
-            for query in queries
+            for draw, query in zip(draws, queries, strict=True)
         ]
         skipped = [sample for sample in samples if isinstance(sample, Skipped)]
         examples = [sample for sample in samples if isinstance(sample, Example)]
-        if draw.padding:
+        if self.names:
+            examples = [replace(example, source=self.names[draws[0].index]) for example in examples]
+        if draws[0].padding:
             for example in examples:
                 example.labels.fill_(IGNORE)
         return skipped + ([pack(examples)] if len(examples) > 1 else examples)
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """A short name of each source: of its query file, with the folder where two files have one name."""
+    stems = Counter(source.queries.stem for source in sources)
+    return [
+        source.queries.stem
+        if stems[source.queries.stem] == 1
+        else f"{source.queries.parent.name}_{source.queries.stem}"
+        for source in sources
+    ]
 
 
 class StreamedDialogues(IterableDataset):

@@ -169,6 +169,10 @@ class StructuralTokens(Localizer):
         losses = [self._dialogue_loss(head.scale, *part) for part in dialogues(frames, tokens, places, batch)]
         return {"grounding": torch.stack(losses).mean() + nothing if losses else nothing}
 
+    def gauges(self, head: StructuralHead | None) -> dict[str, Tensor]:
+        """The temperature of the similarities."""
+        return {} if head is None else {"temperature": 1 / head.scale.detach()}
+
     def _dialogue_loss(self, scale: Tensor, frames: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Of one dialogue: ``parts`` are (tokens (J, D), targets (J, T)) of events and, if any, of transitions."""
         if self.joint:

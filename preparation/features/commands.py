@@ -44,7 +44,7 @@ def features(
         attention_layer: whose attention is taken; default -2, the penultimate.
         batch_frames: frames decoded and encoded together.
         decoders: files decoded at the same time.
-        device: ``auto``, ``cpu``, ``cuda``, ...
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``, ...
         dtype: what the encoder computes in.
         shard_videos: videos in a shard; what a kill can cost, and what a process takes at a time.
     """

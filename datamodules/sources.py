@@ -19,7 +19,7 @@ from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries
 from datamodules.sampling import Draw
-from datamodules.schema import Query
+from datamodules.schema import Query, Video
 from datamodules.shard_index import INDEX
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
@@ -91,8 +91,8 @@ def open_sources(
         the pairs of each source, in file order, and what was skipped.
 
     Raises:
-        ValueError: an absent video (naming file, query and video), features made differently, an id used twice, a
-            weight where all are asked once, or no query at all.
+        ValueError: an absent video or one of another length than annotated (naming file, query and video), features
+            made differently, an id used twice, a weight where all are asked once, or no query at all.
     """
     pairs, skipped = [[] for _ in sources], Counter()
     first, files = None, {}
@@ -109,19 +109,37 @@ def open_sources(
                     "because answers are told apart by their ids"
                 )
             files[query.id] = source.queries
-            if query.video in reader:
+            if not (fault := _fault(query, reader)):
                 found.append((reader, query))
             elif on_error == "skip":
-                skipped["video not in shards"] += 1
+                skipped[fault[0]] += 1
             else:
                 raise ValueError(
-                    f"{source.queries}: query {query.id!r} is about video {query.video!r}, which is not in "
-                    f"{source.shards}; {reader.remedy(query.video)}, or set on_error: skip to leave such queries out, "
-                    "counted"
+                    f"{source.queries}: query {query.id!r} {fault[1]}, or set on_error: skip to leave such queries "
+                    "out, counted"
                 )
     if not any(pairs):
-        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}")
+        reasons = "".join(f"; {reason}: {count}" for reason, count in skipped.items())
+        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}{reasons}")
     return pairs, skipped
+
+
+def _fault(query: Query, reader: ShardReader) -> tuple[str, str] | None:
+    """Why a query and the features do not belong together: in words that many share, and in full."""
+    if query.video not in reader:
+        remedy = reader.remedy(query.video)
+        return "video not in shards", f"is about video {query.video!r}, which is not in {reader.folder}; {remedy}"
+    if query.duration_s is None:
+        return None
+    try:
+        stored_s = reader.duration_s(query.video)
+    except ValueError as error:
+        return "damaged", f"is about a video that cannot be read: {error}"
+    try:
+        query.check_length(stored_s)
+    except ValueError as error:
+        return "annotation and features differ in duration", f"is not about what {reader.folder} holds: {error}"
+    return None
 
 
 def wording(seed: int, epoch: int, query: Query) -> Random:
@@ -196,7 +214,7 @@ class StreamedDialogues(IterableDataset):
                 yield from map(Skipped, item.skipped)
                 for query in self.queries.get(item.video.id, ()) if item.video else ():
                     used += 1
-                    example = partial(self.dialogue.example, query, item.video, wording(self.seed, epoch, query))
+                    example = partial(self._example, query, item.video, wording(self.seed, epoch, query))
                     yield attempt(example, self.on_error)
             if not given:
                 if (worker := get_worker_info()) and worker.id:  # worker 0 gets the first shard
@@ -204,6 +222,13 @@ class StreamedDialogues(IterableDataset):
                 raise ValueError(f"{self.source.shards}: no video for this process; it needs at least one shard")
             if not used:
                 raise ValueError(f"no video of {self.source.shards} has a query in {self.source.queries}")
+
+    def _example(self, query: Query, video: Video, random: Random) -> Example:
+        try:
+            query.check_length(video.duration_s)
+        except ValueError as error:
+            raise ValueError(f"{self.source.queries}: query {query.id!r}: {error}") from None
+        return self.dialogue.example(query, video, random)
 
 
 class Prompts(Dataset):

@@ -33,7 +33,7 @@ def video(
 
     Args:
         checkpoint: run folder or .ckpt of train.py, or released weights.
-        video: an mp4 or any other file that decord reads.
+        video: an mp4 or any other file that FFmpeg reads.
         query: what to look for.
         output: where answer.json and timelines.png go.
         encoder: CLIP folder or hub name, if it is not where the training features name it.

@@ -42,7 +42,6 @@ def check(cli: LightningCLI) -> None:
     """
     check_writable(Path(cli.config["output"]))
     cli.model.check_previous(cli.model.read_previous())
-    cli.model.structure()  # names of layers, and shapes of what the stage before left
     data = cli.datamodule
     data.check_train()
     if data.sources["val"]:
@@ -52,6 +51,7 @@ def check(cli: LightningCLI) -> None:
         check_feature_width(data.header.width, cli.model.feature_width, cli.model.adapter_settings)
     elif cli.trainer.max_steps == -1 and cli.trainer.max_epochs is None:
         raise ValueError("streamed shards have no end: set trainer.max_steps or trainer.max_epochs")
+    cli.model.structure()  # names of layers, and shapes of what the stage before left
 
 
 def check_writable(output: Path) -> None:

@@ -98,7 +98,7 @@ def test_two_points_run_here_and_as_an_agent_starts_them(file, tmp_path, monkeyp
 
 
 def check_dashboard(found: list, folder: Path) -> None:
-    """What the issue of a run needs stands in the file that W&B would upload."""
+    """What W&B would upload has curves, answers with pictures, settings, and where the weights are."""
     values = logged(found)
     for name in ("train/loss", "train/lm_loss", "train/grad_norm", "lr", "speed/tokens_per_s", "speed/data_wait",
                  "data/skipped_or_cut", "val/grounding/mIoU"):  # fmt: skip
@@ -107,13 +107,13 @@ def check_dashboard(found: list, folder: Path) -> None:
     (table,) = list(folder.rglob("media/table/val/samples*.json"))
     content = json.loads(table.read_text())
     assert content["columns"] == list(COLUMNS)
-    assert content["data"] and all(row[-1]["_type"] == "image-file" for row in content["data"])
+    assert all(row[-1] == "Image" for row in content["data"])
     config = {item.key: json.loads(item.value_json) for record in found for item in record.config.update}
     assert config["derived"].keys() == {"accumulate_grad_batches", "code"}
     assert len(config["fingerprints"]["train"]) == len(config["fingerprints"]["val"]) == 1
-    (artifact,) = [record.request.log_artifact.artifact for record in found
-                   if record.request.HasField("log_artifact")] or [
-                  record.artifact for record in found if record.HasField("artifact")]  # fmt: skip
-    assert artifact.type == "model"
-    (entry,) = artifact.manifest.contents
-    assert entry.ref == f"file://{(folder / 'model').absolute()}"
+    artifacts = {record.artifact.type: record.artifact for record in found if record.HasField("artifact")}
+    pictures = [entry.path for entry in artifacts["run_table"].manifest.contents if entry.path.endswith(".png")]
+    assert len(pictures) == len(content["data"]) > 0
+    kept = {entry.path: entry.ref for entry in artifacts["model"].manifest.contents}
+    assert kept["manifest.json"] == f"file://{(folder / 'model' / 'manifest.json').absolute()}"
+    assert json.loads(artifacts["model"].metadata)["monitor"] == "val/grounding/mIoU"

@@ -179,6 +179,8 @@ def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(
         (["--data.train=[{shards: nowhere, queries: x.jsonl}]"], "nowhere"),
         (["--model.feature_width=9"], "the features are 8 wide, the adapter reads 9"),
         (["--data.val=[{shards: a, queries: b.val.jsonl}]"], r"b\.val\.jsonl, which is not there: .*--hold_out 200"),
+        (["--model.lora.target_modules=[q_prj]"], "q_prj"),
+        (["--model.adapter=Mlp"], "adapter weights do not fit this model"),
         (["--data.batch_size=0"], "data.batch_size must be at least 1"),
         (["--data.global_batch_size=8", "--trainer.accumulate_grad_batches=2"], "how many batches are accumulated"),
         (["--data.global_batch_size=9"], "data.batch_size can be 1 or 3"),

@@ -20,7 +20,8 @@ class FeatureAlignment(VideoLanguageModule):
             raise ValueError(f"feature alignment comes first, but {self.previous} already holds a LoRA")
         adapter = self.adapter(llm.config.hidden_size, weights)
         self.adapter_settings.tune(adapter, aligning=True)
-        return VideoLLM(llm, adapter, bidirectional=self.localizer.bidirectional)  # nothing is localized yet
+        # Nothing is localized yet: no head, no states.
+        return VideoLLM(llm, adapter, bidirectional=self.localizer.bidirectional, feedback=self.feedback())
 
     def weights(self) -> Weights:
         """The adapter."""

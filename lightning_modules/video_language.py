@@ -22,6 +22,7 @@ from lightning_modules.weights_folder import check_base, load_part, manifest
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
+from models.feedback import Feedback
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from models.without_llm import WithoutLLM
@@ -130,7 +131,12 @@ class VideoLanguageModule(L.LightningModule):
                 name = type(self.localizer).__name__
                 raise ValueError(f"{name} has no language model to put a LoRA on; its stage is Baseline")
             return WithoutLLM(llm.get_input_embeddings(), adapter, head, list(self.dialogue.special))
-        return VideoLLM(llm, adapter, head, self.localizer.states, self.localizer.bidirectional)
+        return VideoLLM(llm, adapter, head, self.localizer.states, self.localizer.bidirectional, self.feedback())
+
+    def feedback(self) -> Feedback | None:
+        """How the localizer's time tokens are read with their times."""
+        ids = [number for number, token in self.dialogue.special.items() if token in self.localizer.time_tokens]
+        return Feedback(self.localizer, tuple(ids)) if ids else None
 
     def training_step(self, batch: Batch) -> Tensor:
         """The sum of the language-model loss and the localizer's terms, each logged under its own name."""

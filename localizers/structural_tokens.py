@@ -19,16 +19,17 @@ from datamodules.chat import IGNORE
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
+from localizers.frame_matching import VID, frame_tokens
 from localizers.similarity_maps import Rule, clip_means, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
+from localizers.telling import Captions, telling
 from models.structural_head import StructuralHead
 
 TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|$")
-TIMED = re.compile(r"[^.!?]*<[se]\d+>(?:[^.!?]|\.(?!\s|$))*[.!?]*\s*")
-"""Pattern of a sentence that names a time."""
 Frames = tuple[int, int]
 """First and last frame of a stretch."""
 
@@ -48,13 +49,13 @@ class StructuralTokens(Localizer):
     Source: MeCo, section 3; where paper and released code differ, the code.
     """
 
-    special_tokens: ClassVar[tuple[str, ...]] = ("<vid>", ENT, TST)
-    reference_token: ClassVar[str] = "<vid>"
+    special_tokens: ClassVar[tuple[str, ...]] = (VID, ENT, TST)
+    time_tokens: ClassVar[tuple[str, ...]] = (VID,)
     states: ClassVar[tuple[StatePoint, ...]] = ("before_last_layer", "before_norm")
+    decoding: ClassVar[tuple[str, ...]] = ("rule", "threshold", "legacy", "legacy_first_step")
 
-    captions: Literal["query_focused", "query", "none"] = "query_focused"
-    """What stands before an event token: the detailed caption (or the plain one, where an event has no detail), a copy
-    of the query, or nothing."""
+    captions: Captions = "query_focused"
+    """What stands before an event token."""
     transitions: Literal["released", "partition", "none"] = "released"
     """Background that gets a token: by the released thresholds, all of it without overlap (the paper), or none."""
     bidirectional: bool = True
@@ -85,29 +86,28 @@ class StructuralTokens(Localizer):
         Raises:
             ValueError: a literal answer has another number of event tokens than events, or fewer texts.
         """
-        question, references = turn.question, []
-        for marker in sorted(turn.times, key=turn.question.find):
-            if marker in question:
-                question = question.replace(marker, self.reference_token)
-                references.append(min(max(round(turn.times[marker] * clip.frames_per_s), 0), clip.frames - 1))
+        question, moments = frame_tokens(turn.question, turn.times, clip)
         events, texts, rest = self._texts(turn)
         if not events:
-            return Rendered(question, rest, references=tuple(references))
+            return Rendered(question, rest, moments=moments)
         found, between = self._frames(events, clip)
         targets = StructuralTargets(found, tuple(between[number] for number in sorted(between)))
-        return Rendered(question, interleave(texts, list(between)), targets, tuple(references))
+        return Rendered(question, interleave(texts, list(between)), targets, moments)
+
+    def read_back(self, head, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor) -> Tensor:
+        """A ``<vid>`` of a question is read with the input vector of its frame added."""
+        return inputs + frames[rows, moments[:, 0].round().long()]
 
     def _texts(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
         """The events of an answer with the text before each, or the answer without any."""
-        if not turn.events and turn.answer is not None:
-            return self._from_markers(turn)
-        if turn.answer is None or ENT not in turn.answer:
-            events = sorted(turn.events, key=lambda event: event.span)
-            texts = [self._caption(turn, event) for event in events]
-            if turn.answer and not any(event.caption for event in events):
-                # What the answer says beside the times, such as the option of a grounded question.
-                texts[-1] = f"{texts[-1]} {TIMED.sub('', turn.answer).strip()}".strip()
-            return events, texts, None
+        if not (turn.answer and ENT in turn.answer and turn.events):
+            told = telling(turn, self.captions)
+            if told is None:
+                return self._from_markers(turn) if turn.answer else ([], [], turn.answer)
+            pairs = sorted(zip(told.events, told.texts, strict=True), key=lambda pair: pair[0].span)
+            texts = [sentence(text) if text else "" for _, text in pairs]
+            texts[-1] = f"{texts[-1]} {told.rest}".strip()
+            return [event for event, _ in pairs], texts, None
         pieces = [piece.strip() for piece in turn.answer.split(ENT) if piece.strip()]
         if turn.answer.count(ENT) != len(turn.events) or len(pieces) < len(turn.events):
             raise ValueError(
@@ -129,13 +129,6 @@ class StructuralTokens(Localizer):
         if events and turn.answer[said:].strip():
             texts[-1] = f"{texts[-1]} {turn.answer[said:].strip()}".strip()
         return events, texts, turn.answer
-
-    def _caption(self, turn: Turn, event: Event) -> str:
-        if self.captions == "none":
-            return ""
-        text = (event.detail or event.caption) if self.captions == "query_focused" else event.caption
-        text = (text or turn.topic).strip()
-        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".") if text else ""
 
     def _frames(self, events: list[Event], clip: Clip) -> tuple[tuple[Frames, ...], dict[int, Frames]]:
         """Frames of the events, and of transitions by the number of events before them."""

@@ -24,6 +24,7 @@ from lightning_modules.training_cli import TrainingCLI
 from localizers import StructuralTokens
 from models.adapters import LinearAdapter
 from models.checkpoints import load_llm, load_tokenizer, read_weights
+from models.feedback import Feedback
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from sweep import command, grid, read_sweep
@@ -43,7 +44,9 @@ def model(llm, dialogue):
     base, localizer = load_llm(llm, torch.float32), dialogue.localizer
     add_tokens(base, dialogue.tokenizer, localizer.special_tokens)
     width = base.config.hidden_size
-    return VideoLLM(base, LinearAdapter(8, width), localizer.head(width), localizer.states, bidirectional=True).eval()
+    ids = [number for number, token in dialogue.special.items() if token in localizer.time_tokens]
+    parts = LinearAdapter(8, width), localizer.head(width), localizer.states
+    return VideoLLM(base, *parts, bidirectional=True, feedback=Feedback(localizer, tuple(ids))).eval()
 
 
 def video(frames: int, name: str = "v") -> Video:
@@ -147,7 +150,7 @@ def test_what_predicts_a_token_is_read_at_the_next(dialogue, model):
 def test_a_reference_adds_its_frame_to_the_token(dialogue, model):
     turn = Turn("what is at <s0>?", "a robot.", times={"<s0>": 3.0})
     batch = collate([dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(12), Random(0))], 0)
-    assert int((batch.references >= 0).sum()) == 1
+    assert int((~batch.moments.isnan()).all(-1).sum()) == 1
     features = batch.features.float().requires_grad_(True)
     seen = []
     hook = model.causal_lm.get_decoder().register_forward_pre_hook(
@@ -156,7 +159,7 @@ def test_a_reference_adds_its_frame_to_the_token(dialogue, model):
     object.__setattr__(batch, "features", features)
     model(batch)
     hook.remove()
-    at = batch.references[0].argmax()
+    at = (~batch.moments[0, :, 0].isnan()).int().argmax()
     seen[0][0, at].sum().backward()
     assert (features.grad[0].abs().sum(-1) > 0).nonzero().flatten().tolist() == [3]
     model.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from datamodules.schema import Query, Turn
 from datamodules.skips import OnError
 from preparation.annotations.files import Records, number
 from preparation.annotations.meco_prompts import Prompts, meco_question
-from preparation.annotations.time_marks import TimeMarks
+from preparation.annotations.time_marks import TimeMarks, in_seconds
 
 LAYOUT = "a list of {idx, task, source, video, duration, q} with src, tgt, p, o and g (etbench_txt_v1.0.json or vid)"
 TASKS = {**dict.fromkeys(("tvg", "epm", "tal", "evs", "vhd", "tem"), "grounding"),
@@ -55,7 +55,8 @@ def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published")
             marks.finish()
             options, answer = (tuple(row["o"]), row["p"]) if task in ("qa", "grounded_qa") else ((), None)
             turns = (Turn(text, task=task, times=times),)
-            query = Query(str(row["idx"]), video, task, row["q"].strip(), events if task != "qa" else (), turns,
+            published = in_seconds(row["q"].strip(), row.get("src") or [])
+            query = Query(str(row["idx"]), video, task, published, events if task != "qa" else (), turns,
                           duration_s, options, answer, source=row.get("source", ""))  # fmt: skip
             records.add(query)
     return records.finish()

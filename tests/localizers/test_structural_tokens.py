@@ -71,7 +71,7 @@ def test_times_in_a_question_refer_to_frames():
     turn = Turn("What from <s0> to <e0>?", "A door.", times={"<s0>": 4.4, "<e0>": 60.0})
     rendered = render(turn)
     assert (rendered.question, rendered.answer) == ("What from <vid> to <vid>?", "A door.")
-    assert rendered.references == (4, 19)
+    assert rendered.moments == ((4.4, 4.4), (19.0, 19.0))
     assert rendered.targets is None
 
 

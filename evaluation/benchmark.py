@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
@@ -36,6 +37,7 @@ def benchmark(
     seed: int = 0,
     on_error: OnError = "fail",
     generation: Generation = Generation(),  # noqa: B008 (frozen)
+    localizer: dict[str, Any] | None = None,
 ) -> dict[str, float]:
     """Answer every query of a file and score the answers.
 
@@ -52,12 +54,13 @@ def benchmark(
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
         generation: decoding.
+        localizer: how times are read, where it differs from the run's settings: ``--localizer.rule etbench``.
 
     Returns:
         the metrics.
     """
     L.seed_everything(seed, verbose=False)
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, localizer)
     reader = ShardReader(shards)
     check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
     source = Source(shards, queries)

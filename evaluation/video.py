@@ -1,6 +1,7 @@
 """Ask a trained model about one video file."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -25,6 +26,7 @@ def video(
     llm: str | None = None,
     dtype: str | None = None,
     generation: Generation = Generation(),  # noqa: B008 (frozen)
+    localizer: dict[str, Any] | None = None,
 ) -> Prediction:
     """Find the moment of a sentence in a video file.
 
@@ -37,11 +39,12 @@ def video(
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         generation: decoding.
+        localizer: how times are read, where it differs from the run's settings.
 
     Returns:
         the answer.
     """
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, localizer)
     trained = module.manifest.get("features") or {}
     clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))
     sampling = Sampling.parse(trained.get("sampling", "uniform 100"))

@@ -1,6 +1,7 @@
 """A finished run as a model that answers."""
 
-from collections.abc import Iterator
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,7 +28,12 @@ class TrainedModel(VideoLanguageModule):
 
     @classmethod
     def from_run(
-        cls, folder: Path, llm: str | None = None, dtype: str | None = None, generation: Generation | None = None
+        cls,
+        folder: Path,
+        llm: str | None = None,
+        dtype: str | None = None,
+        generation: Generation | None = None,
+        localizer: Mapping | None = None,
     ) -> "TrainedModel":
         """Read a run.
 
@@ -36,9 +42,10 @@ class TrainedModel(VideoLanguageModule):
             llm: base model; None: the one the run names. Released weights do not name theirs.
             dtype: to compute in; None: bfloat16 on an accelerator, else float32.
             generation: how answers are decoded; None: greedily.
+            localizer: settings of the run's localizer to read times with, in place of those it was trained with.
 
         Raises:
-            ValueError: the folder holds no weights, or no base is named.
+            ValueError: the folder holds no weights, no base is named, or a setting is not one of decoding alone.
         """
         manifest = read_weights(folder).manifest
         llm = llm or manifest.get("base", {}).get("name")
@@ -46,7 +53,7 @@ class TrainedModel(VideoLanguageModule):
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
         module = cls(
             llm,
-            from_config(Localizer, manifest["localizer"]),
+            read_differently(manifest["localizer"], localizer or {}),
             previous=folder,
             # A stage-1 model has only seen captions; to be asked anything it needs a format with questions.
             chat="vicuna_v1" if manifest["chat"] == "plain" else manifest["chat"],
@@ -93,8 +100,32 @@ def training_queries(run: Path) -> Iterator[Query]:
         yield from training_queries(previous)
 
 
+def read_differently(config: dict, changes: Mapping) -> Localizer:
+    """The localizer of a run, with other settings of decoding.
+
+    Raises:
+        ValueError: the localizer has no such setting, the model was trained with it, or a value is none that it takes.
+    """
+    if changes:
+        kind = type(from_config(Localizer, {"class_path": config["class_path"]}))
+        for key in changes:
+            if key not in kind.decoding:
+                free = ", ".join(f"localizer.{known}" for known in kind.decoding) or "nothing"
+                raise ValueError(
+                    f"localizer.{key} is no setting of decoding alone; of a trained {kind.__name__}, {free} can change"
+                )
+    return from_config(Localizer, {**config, "init_args": {**config.get("init_args", {}), **changes}})
+
+
 def from_config(kind: type, config: dict):
-    """A localizer or an adapter from its class path and settings, as a manifest or a config writes them."""
+    """A localizer or an adapter from its class path and settings, as a manifest or a config writes them.
+
+    Raises:
+        ValueError: there is no such class, or it does not take these settings.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--made", type=kind)
-    return parser.instantiate(parser.parse_object({"made": config})).made
+    try:
+        return parser.instantiate(parser.parse_object({"made": config})).made
+    except ArgumentError as error:
+        raise ValueError(str(error)) from None

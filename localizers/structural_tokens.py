@@ -23,7 +23,7 @@ from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
 from localizers.frame_matching import VID, frame_tokens
-from localizers.similarity_maps import Rule, clip_means, saliency, segments
+from localizers.similarity_maps import ALONE, Rule, clip_means, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
 from localizers.telling import Captions, telling
 from models.structural_head import StructuralHead
@@ -63,16 +63,25 @@ class StructuralTokens(Localizer):
     """Average the loss over all tokens together (Eq. 2), not over events and transitions apart."""
     symmetric: bool = False
     """Add the loss of frames choosing among tokens; the paper found it unstable."""
-    rule: Rule = "charades"
+    rule: Rule = "argmax"
     """How maps are cut into segments."""
     threshold: float = 0.7
+    """Of the rules that have one: a share of the way from a map's minimum to its maximum, or a cosine."""
     max_scale: float | None = None
     """Bound of the learned temperature's factor."""
     legacy: bool = False
-    """Decode as the released evaluation: suppressed segments stay, no segment means the whole video."""
+    """Decode as the released evaluation: suppressed segments stay; where there is no segment, ``charades`` and
+    ``qvhighlights`` give the whole video."""
     legacy_first_step: bool = False
     """Take the map of the first token from the first token of the prompt, as the released inference does by mistake."""
     token_init: Literal["mean", "released"] = "mean"
+
+    def __post_init__(self):
+        if self.transitions == "none" and self.rule not in ALONE:
+            raise ValueError(
+                f"rule {self.rule} lets tokens compete for frames, which transitions: none leaves to the events alone; "
+                f"choose rule {' or '.join(ALONE)} (when a trained model is asked: --localizer.rule)"
+            )
 
     def head(self, width: int) -> StructuralHead:
         """The projections and the temperature."""
@@ -189,7 +198,7 @@ class StructuralTokens(Localizer):
                 texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
-        if self.legacy and not spans:
+        if self.legacy and not spans and self.rule in ("charades", "qvhighlights"):
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
         spans = [(min(start, clip.duration_s), min(end, clip.duration_s), score) for start, end, score in spans]
         if salient and query.clip_s is not None:

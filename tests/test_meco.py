@@ -1,5 +1,6 @@
 """MeCo on the tiny world: what learns, what is kept, and that neither batching nor sharing changes a map."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,6 +11,7 @@ import torch
 import yaml
 from transformers import LogitsProcessorList
 
+import evaluate
 import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.chat import chat_format
@@ -254,6 +256,32 @@ def test_maps_of_nan_are_counted_as_unparsed_and_named(run):
         found, scores = answers(run, ["a", "<ent>"], spoil)
     assert all(prediction.rule is None and not prediction.spans for prediction in found)
     assert scores["grounding/unparsed"] == scores["dense_captioning/unparsed"] == 1
+
+
+def test_a_trained_model_is_read_by_another_rule(run, world, tmp_path):
+    """As released: one checkpoint, and a rule for each benchmark; which one it was stands in the protocol."""
+    args = [f"--checkpoint={run}", f"--shards={world / 'videos'}", f"--queries={world / 'test/grounding.jsonl'}"]
+    args += [f"--output={tmp_path}", "--num_workers=0", "--generation.max_new_tokens=4"]
+    evaluate.main(["benchmark", *args, "--localizer.rule=etbench", "--localizer.threshold=0.5"])
+    found = json.loads((tmp_path / "metrics.json").read_text())["protocol"]
+    settings, trained = found["localizer"]["init_args"], found["localizer_trained"]["init_args"]
+    assert (settings["rule"], settings["threshold"]) == ("etbench", 0.5)
+    assert (trained["rule"], trained["threshold"]) == ("argmax", 0.7)
+    assert {key for key in settings if settings[key] != trained[key]} == {"rule", "threshold"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"captions": "query"}, "localizer.captions is no setting of decoding alone; of a trained StructuralTokens, "
+                                "localizer.rule, localizer.threshold"),
+        ({"ticks": 32}, "localizer.ticks is no setting of decoding alone"),
+        ({"rule": "best"}, "Got value: best"),
+    ],
+)  # fmt: skip
+def test_what_a_model_was_trained_with_stays(run, settings, words):
+    with pytest.raises(ValueError, match=words):
+        TrainedModel.from_run(run, localizer=settings)
 
 
 @pytest.mark.parametrize(

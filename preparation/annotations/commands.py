@@ -22,6 +22,7 @@ def annotations(
     filter: Literal[tuple(FILTERS)] | None = None,
     shards: Path | None = None,
     on_error: OnError = "fail",
+    repair: bool = False,
 ) -> None:
     """Convert a published annotation file into queries.
 
@@ -37,12 +38,14 @@ def annotations(
         filter: a paper's rule for choosing training data.
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
         on_error: stop at the first record that cannot be used, or skip and count it.
+        repair: mend windows as MeCo does (swap ends, cut what overruns the video, give those without length a second)
+            and count them, in place of refusing them.
     """
     from datamodules.query_files import write_queries
     from preparation.annotations.conversion import convert
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
-    options["prompts"] = prompts
+    options |= {"prompts": prompts, "repair": repair or None}
     converted = convert(name, input, on_error, shards, filter, **options)
     write_queries(output, converted.queries)
     print_table(f"{name} annotations", ("written to", str(output)), converted.rows())

@@ -19,13 +19,16 @@ TASKS = {**dict.fromkeys(("tvg", "epm", "tal", "evs", "vhd", "tem"), "grounding"
          **dict.fromkeys(("rar", "eca", "rvq"), "qa"), "gvq": "grounded_qa"}  # fmt: skip
 
 
-def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published") -> tuple[list[Query], Counter[str]]:
+def read(
+    path: Path, on_error: OnError = "fail", prompts: Prompts = "published", repair: bool = False
+) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: one of the two published files.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
         prompts: ``published``, or ``meco`` for the questions that MeCo asks instead.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One query a sample, with ``idx`` as its id: ``grounding`` (tvg, epm, tal, evs, vhd, tem), ``dense_captioning``
@@ -35,7 +38,7 @@ def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published")
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, sample and what is wrong.
     """
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     for where, row in records.rows(("idx", "task", "video", "duration", "q")):
         with records.entry(where):
             if row["task"] not in TASKS:

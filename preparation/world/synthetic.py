@@ -1,10 +1,11 @@
 """The quickstart world: small videos, made from one seed, whose events a tiny language model can learn to find.
 
 An event is a combination of attributes (a red robot jumps in the park). Every attribute value owns a random direction
-in feature space, an event's frames carry the sum of its directions, and its sentences name them in words. Background
-lies around the events; events fade in and out; other events of the same video share attributes with the one that is
-asked for; every video has a style of its own and every frame its own noise. Some combinations occur in no training
-video. The same ``World`` always makes the same bytes.
+in feature space, an event's frames carry the sum of its directions, and its sentences name them in words. What its
+actor wears is an attribute of its own, which frames show and details name, and captions and queries leave out.
+Background lies around the events; events fade in and out; other events of the same video share attributes with the one
+that is asked for; every video has a style of its own and every frame its own noise. Some combinations occur in no
+training video. The same ``World`` always makes the same bytes.
 
 Shape suffixes: T frames, D feature width, S events of a video, F attribute families, V values of a family.
 """
@@ -29,6 +30,8 @@ class Scene:
 
     combinations: tuple[tuple[int, ...], ...]
     """(S, F) one value a family and event; equal rows are a repeated event."""
+    garments: tuple[int, ...]
+    """(S,) what the actor of each event wears."""
     spans: tuple[tuple[float, float], ...]
     """(S, 2) fractions of the duration, in order, apart from each other."""
     duration_s: float
@@ -85,6 +88,11 @@ class World:
         return vectors[: self.families, : self.values]
 
     @cached_property
+    def garment_directions(self) -> np.ndarray:
+        """(V, D) a random direction for everything that is worn."""
+        return self._rng("garment directions").standard_normal((10, self.width))[: self.values]
+
+    @cached_property
     def backgrounds(self) -> np.ndarray:
         """(4, D) what a video shows while nothing happens."""
         return self._rng("backgrounds").standard_normal((4, self.width))
@@ -132,7 +140,9 @@ class World:
         lengths[0::2] = rng.uniform(0.4, 2, events + 1)
         edges = np.cumsum(lengths / lengths.sum())[:-1].reshape(events, 2)
         spans = tuple((float(start), float(end)) for start, end in edges)
-        return Scene(tuple(combinations[i] for i in order), spans, float(np.round(rng.uniform(20, 120), 1)))
+        duration_s = float(np.round(rng.uniform(20, 120), 1))
+        garments = tuple(map(int, self._rng("garments", split, index).integers(self.values, size=events)))
+        return Scene(tuple(combinations[i] for i in order), garments, spans, duration_s)
 
     def video(self, index: int, split: str = "train") -> tuple[Video, list[Event]]:
         """Video ``index`` of a split (``train``, ``val``, ``test``) and its events in order of time."""
@@ -140,22 +150,23 @@ class World:
         times = (np.arange(self.frames) + 0.5) / self.frames
         features = np.tile(self.backgrounds[rng.integers(len(self.backgrounds))], (self.frames, 1))
         events = []
-        for combination, span in zip(scene.combinations, scene.spans, strict=True):
+        for combination, garment, span in zip(scene.combinations, scene.garments, scene.spans, strict=True):
             inside = np.minimum(times - span[0], span[1] - times) * self.frames  # in frames; an edge fades over one
             weight = np.clip(inside + 0.5, 0, 1)[:, None]
-            features = (1 - weight) * features + weight * self._look(combination)
+            features = (1 - weight) * features + weight * self._look(combination, garment)
             text = caption(rng, combination)
             start_s, end_s = (edge * scene.duration_s for edge in span)
-            events.append(Event(start_s, end_s, text, detail(rng, combination, text)))
+            events.append(Event(start_s, end_s, text, detail(rng, text, garment)))
         video = self._video(f"{split}{index:05d}", scene.duration_s, times, features, rng)
         return video, events
 
     def image(self, index: int) -> tuple[Video, Event]:
         """One picture of one event (T = 1, called one second long), for feature alignment."""
         rng = self._rng("image", index)
-        combination = self.combination(rng, "train")
-        video = self._video(f"image{index:05d}", 1.0, np.zeros(1), self._look(combination)[None], rng)
-        return video, Event(0.0, 1.0, caption(rng, combination))
+        combination, garment = self.combination(rng, "train"), int(rng.integers(self.values))
+        video = self._video(f"image{index:05d}", 1.0, np.zeros(1), self._look(combination, garment)[None], rng)
+        text = caption(rng, combination)
+        return video, Event(0.0, 1.0, text, detail(rng, text, garment))
 
     def events_query(self, index: int, split: str = "train") -> Query:
         """The events of a video as material for template dialogues."""
@@ -190,8 +201,9 @@ class World:
         digest = hashlib.sha256(repr((self.seed, *map(str, key))).encode()).digest()
         return np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
 
-    def _look(self, combination) -> np.ndarray:
-        return self.directions[np.arange(self.families), list(combination)].sum(0) / np.sqrt(self.families)
+    def _look(self, combination: tuple[int, ...], garment: int) -> np.ndarray:
+        shown = self.directions[np.arange(self.families), list(combination)].sum(0) + self.garment_directions[garment]
+        return shown / np.sqrt(self.families + 1)
 
     def _video(self, name: str, duration_s: float, times: np.ndarray, features: np.ndarray, rng) -> Video:
         """Add the style of the video (half as strong as the noise) and the noise of each frame."""
@@ -225,7 +237,7 @@ def write_world(folder: Path, world: World, images: int, train: int, val: int, t
         for index in range(images):
             video, event = world.image(index)
             writer.add(video)
-            turn = Turn("What does the picture show?", sentence_case(event.caption) + ".")
+            turn = Turn("What does the picture show?", sentence_case(event.detail) + ".")
             stage1.append(Query(video.id, video.id, "dialogue", turns=(turn,)))
     write_queries(folder / "stage1.jsonl", stage1)
     write_queries(folder / "stage2.jsonl", (world.events_query(index) for index in range(train)))

@@ -20,6 +20,10 @@ FAMILIES = {
     "place": "park kitchen street garden forest school station museum harbour desert",
     "object": "box table tree bench ball chair lamp fence piano bicycle",
 }
+GARMENTS = (
+    "hat/cap scarf/shawl coat/jacket crown/tiara mask/veil belt/sash bag/purse tie/ribbon cloak/cape vest/sweater"
+)
+"""What the actor of an event wears: frames show it and details name it, captions and queries never do."""
 WORDS = {family: tuple(tuple(value.split("/")) for value in values.split()) for family, values in FAMILIES.items()}
 SENTENCES = (
     "a {colour} {actor} {does}{object}{place}",
@@ -27,7 +31,7 @@ SENTENCES = (
     "one {colour} {actor} {does}{object}{place}",
     "there is a {colour} {actor} {doing}{object}{place}",
 )
-DETAIL = "{caption}. The {actor}, a {colour} one, is {doing}{object}{place}"
+DETAIL = "{caption}. It wears a {garment}"
 GROUNDING_QUESTIONS = (
     "I missed the part where {caption}, when was that?",
     "Please look for this: {caption}.",
@@ -38,8 +42,13 @@ GROUNDING_ANSWERS = ("From {times}.", "It happens from {times}.", "You can see i
 FIRST = ("What is the first thing to happen, and when?", "At the start, from {times}, {caption}.")
 LAST = ("And how does the video end?", "At the end, from {times}, {caption}.")
 IN_DETAIL = ("What does it look like from <s0> to <e0>?", "{detail}.")
+GARMENT_WORDS = tuple(tuple(value.split("/")) for value in GARMENTS.split())
 CONTENT_WORDS = frozenset(
-    form for values in WORDS.values() for value in values for word in value for form in word.split(":")
+    form
+    for values in (*WORDS.values(), GARMENT_WORDS)
+    for value in values
+    for word in value
+    for form in word.split(":")
 )
 """The words that name attribute values."""
 TEXTS = (
@@ -54,9 +63,9 @@ def caption(rng: np.random.Generator, combination: Sequence[int]) -> str:
     return str(rng.choice(SENTENCES)).format(**_words(rng, combination))
 
 
-def detail(rng: np.random.Generator, combination: Sequence[int], text: str) -> str:
-    """A longer description of an event whose caption is ``text``, in other words and without its time."""
-    return DETAIL.format(caption=text, **_words(rng, combination))
+def detail(rng: np.random.Generator, text: str, garment: int) -> str:
+    """An event's caption with what it leaves out: what the actor wears."""
+    return DETAIL.format(caption=text, garment=rng.choice(GARMENT_WORDS[garment]))
 
 
 def sentence_case(text: str) -> str:

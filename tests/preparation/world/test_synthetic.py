@@ -7,6 +7,7 @@ from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from preparation.features.verification import verify
 from preparation.world.synthetic import World, write_world
+from preparation.world.synthetic_language import GARMENT_WORDS
 
 DIFFICULTIES = (0.0, 0.3, 1.0)
 
@@ -61,6 +62,23 @@ def test_frames_show_their_event():
         inside = (times > start + 0.02) & (times < end - 0.02)
         best = (video.features[inside].astype(float) @ looks.T).argmax(1)
         assert inside.any() and all(scene.combinations[i] == scene.combinations[number] for i in best)
+
+
+def test_frames_show_and_details_name_what_no_caption_and_no_query_says():
+    """So a detail cannot be copied from the query: the frames of the event must be looked at."""
+    world, worn = World(difficulty=0), {word for value in GARMENT_WORDS for word in value}
+    for index in range(20):
+        (video, events), scene = world.video(index, "test"), world.scene(index, "test")
+        asked = world.grounding_queries(index, "test")
+        captions = [*(event.caption for event in events), *(query.text for query in asked)]
+        assert not any(worn & set(text.split()) for text in captions)
+        times = video.frame_times_s / video.duration_s
+        for event, garment, (start, end) in zip(events, scene.garments, scene.spans, strict=True):
+            assert set(GARMENT_WORDS[garment]) & set(event.detail.split())
+            assert event.detail.startswith(event.caption)
+            inside = (times > start + 0.02) & (times < end - 0.02)
+            seen = video.features[inside].astype(float).mean(0) @ world.garment_directions.T
+            assert index > 5 or seen.argmax() == garment
 
 
 def test_there_are_repeats_and_distractors():

@@ -3,7 +3,7 @@
 In training and in questions the times are known. While an answer is written, the time of a token is what the localizer
 reads off the state that predicted it, and stands in the token's input vector when the next token is predicted.
 
-Shape suffixes: B dialogues, Q queries, N time tokens, T frames, L tokens, D width.
+Shape suffixes: B dialogues, V videos, Q queries, N time tokens, T frames, L tokens, D width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,19 +36,28 @@ class Feedback:
     reader: TimeReader
     ids: tuple[int, ...]
 
-    def __call__(self, head: nn.Module | None, inputs: Tensor, moments: Tensor | None, frames: Tensor) -> Tensor:
+    def __call__(
+        self,
+        head: nn.Module | None,
+        inputs: Tensor,
+        moments: Tensor | None,
+        frames: Tensor,
+        videos: Tensor | None = None,
+    ) -> Tensor:
         """Input vectors (B, L, D) with the times in those of time tokens.
 
         Args:
             head: of the localizer.
             inputs: (B, L, D).
             moments: (B, L, 2), NaN for other tokens; None: there is no time token.
-            frames: (B, T, D) input vectors of the frames.
+            frames: (V, T, D) input vectors of the frames.
+            videos: (B,) the video of each row; None: each has its own.
         """
         if moments is None:
             return inputs
         row, at = (~moments[..., 0].isnan()).nonzero(as_tuple=True)
-        read = self.reader.read_back(head, inputs[row, at], moments[row, at], frames, row)
+        video = row if videos is None else videos[row]
+        read = self.reader.read_back(head, inputs[row, at], moments[row, at], frames, video)
         return inputs.index_put((row, at), read.to(inputs.dtype))
 
 
@@ -59,9 +68,10 @@ class Writing:
     Args:
         feedback: the localizer and its tokens.
         head: of the localizer.
-        frames: (Q, T, D) input vectors of each query's frames.
-        seen: (Q, T, D) by ``StatePoint``, states of these frames.
-        mask: (Q, T), true where a frame is real.
+        frames: (V, T, D) input vectors of the videos' frames.
+        seen: (V, T, D) by ``StatePoint``, states of these frames.
+        mask: (V, T), true where a frame is real.
+        videos: (Q,) the video of each query.
         calls: of each place, the states (Q, L, D) of every pass so far.
     """
 
@@ -70,6 +80,7 @@ class Writing:
     frames: Tensor
     seen: Mapping[str, Tensor]
     mask: Tensor
+    videos: Tensor
     calls: Mapping[str, Sequence[Tensor]]
     moments: list[Tensor] = field(default_factory=list)
     """(Q, 2) of every new token, as they are read."""
@@ -94,9 +105,9 @@ class Writing:
         rows = torch.isin(ids[:, 0], ids.new_tensor(self.feedback.ids)).nonzero().flatten()
         if len(rows):
             states = {point: calls[-1][rows, -1] for point, calls in self.calls.items()}
-            seen = {point: frames[rows] for point, frames in self.seen.items()}
-            found = self.feedback.reader.just_written(self.head, states, seen, self.mask[rows])
+            seen = {point: frames[self.videos[rows]] for point, frames in self.seen.items()}
+            found = self.feedback.reader.just_written(self.head, states, seen, self.mask[self.videos[rows]])
             if found is not None:
                 moments[rows] = found.to(moments)
         self.moments.append(moments)
-        return self.feedback(self.head, inputs, moments[:, None], self.frames)
+        return self.feedback(self.head, inputs, moments[:, None], self.frames, self.videos)

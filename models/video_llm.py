@@ -191,7 +191,7 @@ class VideoLLM(nn.Module):
         cache.batch_select_indices(rows)
         suffix = self.words(prompts.suffix_ids)
         if self.feedback:
-            suffix = self.feedback(self.head, suffix, prompts.moments, frames[rows])
+            suffix = self.feedback(self.head, suffix, prompts.moments, frames, rows)
         attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
         merged = spatial_merged(self.llm) if merge_spatial else nullcontext()
         with self.watch() as during, merged, self._listening(prompts, frames, before, during) as writing:
@@ -223,10 +223,9 @@ class VideoLLM(nn.Module):
         """Time tokens are read with their times inside, where the localizer has any."""
         if not self.feedback:
             return nullcontext()
-        rows = prompts.video_of_query
-        seen = {point: frame_states(calls[0], prompts)[rows] for point, calls in before.items()}
-        writing = Writing(self.feedback, self.head, frames[rows], seen, prompts.feature_mask[rows], during)
-        return writing.listening(self.words)
+        seen = {point: frame_states(calls[0], prompts) for point, calls in before.items()}
+        videos = prompts.feature_mask, prompts.video_of_query
+        return Writing(self.feedback, self.head, frames, seen, *videos, during).listening(self.words)
 
     def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
         mask = F.pad(attention_mask, (0, answers.shape[1]), value=1)

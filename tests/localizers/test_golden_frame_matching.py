@@ -142,7 +142,8 @@ def test_frame_matching_generation(official):
         steps = [official.tensors[f"{name}.second_last.{k}"] for k in range(len(case["new_ids"]))]
         seen, calls = official.tensors[f"{name}.before_norm.0"][:, of_video], {"before_last_layer": []}
         mask = torch.ones(seen.shape[:2], dtype=torch.bool)
-        writing = Writing(official.feedback, official.head, frames[None], {"before_norm": seen}, mask, calls)
+        only = torch.zeros(1, dtype=torch.long)
+        writing = Writing(official.feedback, official.head, frames[None], {"before_norm": seen}, mask, only, calls)
         for step, (state, new) in enumerate(zip(steps, case["new_ids"], strict=True), 1):
             calls["before_last_layer"].append(state)
             token = torch.tensor([[new]])

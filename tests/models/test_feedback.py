@@ -98,6 +98,19 @@ def test_checkpointing_changes_no_gradient(system):
     torch.testing.assert_close(found[0], found[1])
 
 
+def test_every_token_of_a_long_dialogue_has_its_own_time(system):
+    """In the order of the text: question, answer, question, answer."""
+    dialogue, _, vid = system
+    turns = (
+        Turn("what from <s1> to <e1>?", "a robot, until <s0>.", times={"<s0>": 9.0, "<s1>": 2.0, "<e1>": 4.0}),
+        Turn("and then?", "a dog, <s0> to <e0>.", times={"<s0>": 5.0, "<e0>": 40.0}),
+    )
+    example = dialogue.example(Query("q", "v", "dialogue", turns=turns), video(12), Random(0))
+    at = example.input_ids == vid
+    assert example.moments[at][:, 0].tolist() == [2, 4, 9, 5, 11]
+    assert example.moments[~at].isnan().all()
+
+
 @torch.no_grad()
 def test_a_written_token_is_read_as_in_training(system):
     """The states along an answer are those of one pass over it, its tokens read with the times that were decoded."""

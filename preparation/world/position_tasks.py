@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from datamodules.chat import IGNORE
 from preparation.world.synthetic import World
-from preparation.world.synthetic_language import CONTENT_WORDS, caption, detail, sentence_case
+from preparation.world.synthetic_language import CONTENT_WORDS, caption, sentence_case
 
 SYSTEMS = (
     "A chat between a curious user and an assistant.",
@@ -24,7 +24,7 @@ SYSTEMS = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
 )
 TASK_WORDS = "USER ASSISTANT index find read list"
-WORDS_PER_POSITION = 6
+WORDS_PER_POSITION = 5
 POSITION = -1
 """Stands in ``ids`` where a vector of the sequence stands."""
 FRAMES = 32
@@ -49,15 +49,9 @@ class Stretch:
     """One event in the sequence: what it is, the words that show it, and its first and last position."""
 
     combination: tuple[int, ...]
-    garment: int
     words: tuple[int, ...]
     first: int
     last: int
-
-    @property
-    def shown(self) -> tuple[tuple[int, ...], int]:
-        """What its positions show."""
-        return self.combination, self.garment
 
     @property
     def place(self) -> str:
@@ -140,15 +134,14 @@ class PositionTasks:
 
     def _image(self, lesson: Lesson) -> tuple[Text, np.ndarray]:
         """One position, and a sentence that says what it holds."""
-        world = self._world(lesson)
-        combination, garment = world.combination(self.rng, "train"), int(self.rng.integers(world.values))
+        combination = self._world(lesson).combination(self.rng, "train")
         words = np.zeros((1, WORDS_PER_POSITION), np.int64)
-        bag = self._bag(combination, garment)
+        bag = self._bag(combination)
         words[0, : len(bag)] = bag
         text = Text(self.tokenizer)
         text.add_positions(1)
         text.add("\n")
-        text.add(self._sentence(combination, garment) + "\n", learn=True)
+        text.add(self._sentence(combination) + "\n", learn=True)
         return text, words
 
     def _sequence(self, lesson: Lesson) -> tuple[Text, np.ndarray]:
@@ -187,9 +180,9 @@ class PositionTasks:
             phrase = self._phrase(stretch, stretches, lesson)
             question, answer = f"find {self._filler()}: {phrase} {self._filler()}", None
         elif draw < 0.88:
-            question, answer = f"read {self._filler()}: {stretch.place}", self._sentence(*stretch.shown)
+            question, answer = f"read {self._filler()}: {stretch.place}", self._sentence(stretch.combination)
         else:
-            question, answer = "list", " ".join(self._sentence(*s.shown) for s in stretches)
+            question, answer = "list", " ".join(self._sentence(s.combination) for s in stretches)
         text.add(f"{self._filler()} {question} {self.rng.choice(('', '.', '?'))} ASSISTANT:")
         if answer is None:
             text.add_place(stretch, end=True)
@@ -200,14 +193,14 @@ class PositionTasks:
         scene = self._world(lesson).scene(self.scenes)
         self.scenes += 1
         words, stretches = np.zeros((FRAMES, WORDS_PER_POSITION), np.int64), {}
-        for combination, garment, (start, end) in zip(scene.combinations, scene.garments, scene.spans, strict=True):
+        for combination, (start, end) in zip(scene.combinations, scene.spans, strict=True):
             if combination in stretches:
                 continue  # a place has one answer here
             first = min(round(start * FRAMES), FRAMES - 1)
             last = min(max(round(end * FRAMES) - 1, first), FRAMES - 1)
-            bag = self._bag(combination, garment)
+            bag = self._bag(combination)
             words[first : last + 1, : len(bag)] = bag
-            stretches[combination] = Stretch(combination, garment, tuple(bag), first, last)
+            stretches[combination] = Stretch(combination, tuple(bag), first, last)
         return list(stretches.values()), words
 
     def _phrase(self, stretch: Stretch, stretches: list[Stretch], lesson: Lesson) -> str:
@@ -230,16 +223,12 @@ class PositionTasks:
     def _world(self, lesson: Lesson) -> World:
         return self.worlds[self.rng.integers(lesson.worlds)]
 
-    def _bag(self, combination: tuple[int, ...], garment: int) -> list[int]:
-        said = detail(self.rng, caption(self.rng, combination), garment)
-        return [i for i in self.tokenizer(said, add_special_tokens=False).input_ids if i in self.content]
+    def _bag(self, combination) -> list[int]:
+        ids = self.tokenizer(caption(self.rng, combination), add_special_tokens=False).input_ids
+        return [i for i in ids if i in self.content]
 
-    def _sentence(self, combination: tuple[int, ...], garment: int) -> str:
-        """One time in two with what the actor wears."""
-        said = caption(self.rng, combination)
-        if self.rng.random() < 0.5:
-            said = detail(self.rng, said, garment)
-        return sentence_case(said) + "."
+    def _sentence(self, combination) -> str:
+        return sentence_case(caption(self.rng, combination)) + "."
 
     def _filler(self) -> str:
         return " ".join(self.rng.choice(self.fillers, self.rng.integers(0, 4)))

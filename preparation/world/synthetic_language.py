@@ -9,7 +9,8 @@ import numpy as np
 
 from datamodules.schema import Event, Turn
 
-# Families in the order in which difficulty adds them. A value lists its synonyms; a verb has two forms.
+# Families in the order in which difficulty adds them to sentences; the one behind those that sentences name is named by
+# details alone. A value lists its synonyms; a verb has two forms.
 FAMILIES = {
     "colour": "red blue green yellow black white purple orange pink grey",
     "actor": "robot/machine dog/hound cat/kitten child/kid woman/lady man/gentleman bird/parrot horse/pony "
@@ -19,11 +20,10 @@ FAMILIES = {
     "falls:falling/tumbles:tumbling hides:hiding/crouches:crouching digs:digging/shovels:shovelling",
     "place": "park kitchen street garden forest school station museum harbour desert",
     "object": "box table tree bench ball chair lamp fence piano bicycle",
+    "garment": "hat scarf coat crown mask belt bag tie cloak vest",
 }
-GARMENTS = (
-    "hat/cap scarf/shawl coat/jacket crown/tiara mask/veil belt/sash bag/purse tie/ribbon cloak/cape vest/sweater"
-)
-"""What the actor of an event wears: frames show it and details name it, captions and queries never do."""
+BEHIND = {"place": " in the {}", "object": " near the {}", "garment": " with a {}"}
+"""How a family is named behind the verb."""
 WORDS = {family: tuple(tuple(value.split("/")) for value in values.split()) for family, values in FAMILIES.items()}
 SENTENCES = (
     "a {colour} {actor} {does}{object}{place}",
@@ -31,7 +31,6 @@ SENTENCES = (
     "one {colour} {actor} {does}{object}{place}",
     "there is a {colour} {actor} {doing}{object}{place}",
 )
-DETAIL = "{caption}. It wears a {garment}"
 GROUNDING_QUESTIONS = (
     "I missed the part where {caption}, when was that?",
     "Please look for this: {caption}.",
@@ -42,18 +41,13 @@ GROUNDING_ANSWERS = ("From {times}.", "It happens from {times}.", "You can see i
 FIRST = ("What is the first thing to happen, and when?", "At the start, from {times}, {caption}.")
 LAST = ("And how does the video end?", "At the end, from {times}, {caption}.")
 IN_DETAIL = ("What does it look like from <s0> to <e0>?", "{detail}.")
-GARMENT_WORDS = tuple(tuple(value.split("/")) for value in GARMENTS.split())
 CONTENT_WORDS = frozenset(
-    form
-    for values in (*WORDS.values(), GARMENT_WORDS)
-    for value in values
-    for word in value
-    for form in word.split(":")
+    form for values in WORDS.values() for value in values for word in value for form in word.split(":")
 )
 """The words that name attribute values."""
 TEXTS = (
-    *SENTENCES, DETAIL, *GROUNDING_QUESTIONS, *GROUNDING_ANSWERS, *FIRST, *LAST, *IN_DETAIL,
-    "near in and", *sorted(CONTENT_WORDS),
+    *SENTENCES, *BEHIND.values(), *GROUNDING_QUESTIONS, *GROUNDING_ANSWERS, *FIRST, *LAST, *IN_DETAIL,
+    "and", *sorted(CONTENT_WORDS),
 )  # fmt: skip
 """Together they hold every word of the language."""
 
@@ -63,9 +57,10 @@ def caption(rng: np.random.Generator, combination: Sequence[int]) -> str:
     return str(rng.choice(SENTENCES)).format(**_words(rng, combination))
 
 
-def detail(rng: np.random.Generator, text: str, garment: int) -> str:
-    """An event's caption with what it leaves out: what the actor wears."""
-    return DETAIL.format(caption=text, garment=rng.choice(GARMENT_WORDS[garment]))
+def detail(rng: np.random.Generator, text: str, family: int, value: int) -> str:
+    """A caption with what it leaves out: the value of a family that it does not name."""
+    name = list(WORDS)[family]
+    return text + BEHIND[name].format(rng.choice(WORDS[name][value]))
 
 
 def sentence_case(text: str) -> str:
@@ -89,7 +84,7 @@ def _words(rng, combination) -> dict[str, str]:
     words = {"object": "", "place": ""}
     for family, value in zip(WORDS, combination, strict=False):
         word = str(rng.choice(WORDS[family][value]))
-        words[family] = {"object": f" near the {word}", "place": f" in the {word}"}.get(family, word)
+        words[family] = BEHIND.get(family, "{}").format(word)
     words["does"], words["doing"] = words.pop("action").split(":")
     return words
 

@@ -345,17 +345,20 @@ def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
         assert model["tune_adapter"]
 
 
-def test_every_point_of_the_ablation_is_a_valid_command(monkeypatch):
+@pytest.mark.parametrize(("sweep", "points"), [("meco_ablation", 18), ("meco_table5", 6), ("meco_table6", 4)])
+def test_every_point_of_a_sweep_is_a_valid_command(monkeypatch, sweep, points):
     monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
-    settings = read_sweep("configs/sweeps/meco_ablation.yaml")
-    points = list(grid(settings["parameters"]))
-    assert len(points) == 12
-    for point in points:
+    settings, seen = read_sweep(f"configs/sweeps/{sweep}.yaml"), set()
+    for point in grid(settings["parameters"]):
         config = TrainingCLI(command(settings, point)[2:]).config
-        wanted = yaml.safe_load(point["model.init_args.localizer"])["init_args"]
-        made = vars(config["model"]["init_args"]["localizer"]["init_args"])
-        assert wanted.items() <= made.items()
-        assert config["seed_everything"] == point["seed_everything"]
+        made = config["model"]["init_args"]["localizer"]
+        wanted = yaml.safe_load(point.get("model.init_args.localizer", "{}")).get("init_args", {})
+        wanted |= {name.rpartition(".")[2]: value for name, value in point.items() if ".localizer.init_args." in name}
+        assert wanted.items() <= vars(made["init_args"]).items()
+        assert made["init_args"]["bidirectional"]
+        assert config["seed_everything"] == point.get("seed_everything", config["seed_everything"])
+        seen.add((made["class_path"], str(wanted), config["seed_everything"]))
+    assert len(seen) == points
 
 
 def test_grounded_questions_are_asked_and_learned_in_one_turn(llm):

@@ -93,15 +93,19 @@ class StructuralTokens(Localizer):
         Times in a question become ``<vid>`` tokens that refer to frames; times in a literal answer become events.
 
         Raises:
-            ValueError: a literal answer has another number of event tokens than events, or fewer texts.
+            ValueError: a literal answer has another number of event tokens than events, or fewer texts; or a text says a
+                token where no event or background is.
         """
         question, moments = frame_tokens(turn.question, turn.times, clip)
-        events, texts, rest = self._texts(turn)
-        if not events:
-            return Rendered(question, rest, moments=moments)
-        found, between = self._frames(events, clip)
+        events, texts, answer = self._texts(turn)
+        found, between = self._frames(events, clip) if events else ((), {})
+        if events:
+            answer = interleave(texts, list(between))
+        for token, count in ((ENT, len(found)), (TST, len(between))):
+            if answer and answer.count(token) != count:
+                raise ValueError(f"a text says {token}, which would be taken for a token: {answer!r}")
         targets = StructuralTargets(found, tuple(between[number] for number in sorted(between)))
-        return Rendered(question, interleave(texts, list(between)), targets, moments)
+        return Rendered(question, answer, targets if events else None, moments)
 
     def read_back(self, head, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor) -> Tensor:
         """A ``<vid>`` of a question is read with the input vector of its frame added."""

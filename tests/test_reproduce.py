@@ -19,8 +19,8 @@ def commands(page: Path) -> list[str]:
     """The lines of its bash blocks that begin with python, with variables filled in."""
     text = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
     variables = dict(re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE))
-    lines = [line.strip() for line in text.splitlines()]
-    return [re.sub(r"\$(\w+)", lambda m: variables.get(m[1], m[1]), line) for line in lines if line.startswith("python")]
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("python")]
+    return [re.sub(r"\$(\w+)", lambda name: variables.get(name[1], name[1]), line) for line in lines]
 
 
 def stand_in(function):

@@ -78,6 +78,14 @@ def test_times_in_a_question_refer_to_frames():
     assert rendered.targets is None
 
 
+@pytest.mark.parametrize("token", ["<ent>", "<tst>"])
+def test_a_token_in_a_text_is_refused_before_the_loss(token):
+    said = f"a sign says {token}"
+    for turn in (Turn("?", task="grounding", events=(Event(2.0, 5.0, said),)), Turn("?", f"{said}.")):
+        with pytest.raises(ValueError, match=f"a text says {token}, which would be taken for a token"):
+            render(turn)
+
+
 def test_times_in_an_answer_become_events():
     times = {"<s0>": 3.0, "<e0>": 6.0, "<s1>": 10.0, "<e1>": 12.0}
     answer = "It happens from <s0> to <e0> and from <s1> to <e1>. Nice."

@@ -93,8 +93,8 @@ class StructuralTokens(Localizer):
         Times in a question become ``<vid>`` tokens that refer to frames; times in a literal answer become events.
 
         Raises:
-            ValueError: a literal answer has another number of event tokens than events, or fewer texts; or a text says a
-                token where no event or background is.
+            ValueError: a literal answer has another number of event tokens than events, or fewer texts; or a text says
+                a token of its own.
         """
         question, moments = frame_tokens(turn.question, turn.times, clip)
         events, texts, answer = self._texts(turn)

@@ -22,7 +22,8 @@ from evaluation.benchmark import timeline_rows
 from evaluation.protocol import file_hash
 from evaluation.results import metrics_table
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
-from localizers.similarity_maps import ALONE, Rule, clip_means, segments
+from localizers.similarity_maps import ALONE, Rule, segments
+from localizers.structural_tokens import saliency_of_clips
 from preparation.features.text_encoder import TextEncoder
 
 MOMENTS = ("grounding", "grounded_qa", "highlights")
@@ -115,10 +116,10 @@ def answers(
     for query, cosines in zip(queries, sentences @ frames.T, strict=True):
         clip = Clip.of(video, query.duration_s or video.duration_s)
         found = segments(cosines[None], [True], 1.0, rule, threshold)
-        ends = [(s.start / clip.frames_per_s, min(s.end / clip.frames_per_s, clip.duration_s)) for s in found]
+        ends_s = [[clip.true_s(end / clip.frames_per_s) for end in (s.start, s.end)] for s in found]
         salient = cosines.tolist()
         if query.clip_s is not None:
-            salient = clip_means(salient, query.clips(clip.duration_s), query.clip_s * clip.frames_per_s)
-        spans = tuple((*span, segment.score) for span, segment in zip(ends, found, strict=True))
+            salient = saliency_of_clips(salient, query, clip)
+        spans = tuple((a, min(b, clip.duration_s), s.score) for (a, b), s in zip(ends_s, found, strict=True))
         read = rule if spans else None
         yield Prediction(query.id, query.video, query.task, "", spans, saliency=tuple(salient), rule=read)

@@ -91,6 +91,10 @@ class Localizer(ABC):
         """
         return {}
 
+    def gauges(self, head: nn.Module | None) -> dict[str, Tensor]:
+        """What of the head is worth watching while it learns, for logs."""
+        return {}
+
     def read_back(
         self, head: nn.Module | None, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor
     ) -> Tensor:

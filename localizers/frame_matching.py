@@ -134,9 +134,8 @@ class FrameMatching(Localizer):
         if chances is None or len(pieces) != len(places) + 1:
             return Prediction(query.id, query.video, query.task, answer.text)
         dense, sure = query.task == "dense_captioning", chances.values.tolist()
-        times_s = [frame / clip.frames_per_s for frame in chances.indices.tolist()]
-        named = groups(pieces)
-        spans = [span(times_s[first : last + 1], clip, POINT_S) for first, last in named]
+        frames, named = chances.indices.tolist(), groups(pieces)
+        spans = [span(frames[first : last + 1], clip, POINT_S) for first, last in named]
         if dense:  # of events with one time each (E.T. Instruct's tvc), each lasts until the next
             starts = [start for start, _ in spans[1:]] + [clip.duration_s]
             spans = [
@@ -144,6 +143,7 @@ class FrameMatching(Localizer):
                 for (start, end), next_s, (first, last) in zip(spans, starts, named, strict=True)
             ]
         scores = [sure[first] * (sure[last] if last > first else 1.0) for first, last in named]
+        times_s = (clip.true_s(frame / clip.frames_per_s) for frame in frames)
         texts = [*(f"{time_s:.1f}".removesuffix(".0") for time_s in times_s), ""]
         return Prediction(
             query_id=query.id,
@@ -164,7 +164,7 @@ def frame_tokens(text: str, times: Mapping[str, float], clip: Clip) -> tuple[str
 
 def moment(time_s: float, clip: Clip) -> tuple[float, float]:
     """A time as the number of a frame, or between two, twice."""
-    place = min(max(time_s * clip.frames_per_s, 0.0), clip.frames - 1.0)
+    place = min(max(clip.even_s(time_s) * clip.frames_per_s, 0.0), clip.frames - 1.0)
     return place, place
 
 
@@ -182,8 +182,9 @@ def groups(pieces: list[str]) -> list[tuple[int, int]]:
     return found
 
 
-def span(times_s: list[float], clip: Clip, point_s: float) -> tuple[float, float]:
-    """The span between two times in either order, at least one frame long; of one time, ``point_s`` long."""
-    start, end = min(times_s), max(times_s)
-    end = max(end, start + (1 / clip.frames_per_s if len(times_s) > 1 else point_s))
-    return min(start, clip.duration_s), min(end, clip.duration_s)
+def span(frames: list[int], clip: Clip, point_s: float) -> tuple[float, float]:
+    """The seconds between two frames in either order, at least one frame long; of one frame, ``point_s`` long."""
+    first, last = min(frames), max(frames)
+    start_s, end_s, next_s = (clip.true_s(frame / clip.frames_per_s) for frame in (first, last, first + 1))
+    end_s = max(end_s, next_s if len(frames) > 1 else start_s + point_s)
+    return min(start_s, clip.duration_s), min(end_s, clip.duration_s)

@@ -11,6 +11,7 @@ from itertools import accumulate, groupby
 from random import Random
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -145,7 +146,7 @@ class StructuralTokens(Localizer):
 
     def _frames(self, events: list[Event], clip: Clip) -> tuple[tuple[Frames, ...], dict[int, Frames]]:
         """Frames of the events, and of transitions by the number of events before them."""
-        windows = [(e.start_s * clip.frames_per_s, e.end_s * clip.frames_per_s) for e in events]
+        windows = [tuple(clip.even_s(time_s) * clip.frames_per_s for time_s in event.span) for event in events]
         if self.transitions == "partition":
             found, between = partition(windows, clip.frames)
             return tuple(found), between
@@ -173,6 +174,10 @@ class StructuralTokens(Localizer):
         losses = [self._dialogue_loss(head.scale, *part) for part in dialogues(frames, tokens, places, batch)]
         return {"grounding": torch.stack(losses).mean() + nothing if losses else nothing}
 
+    def gauges(self, head: StructuralHead | None) -> dict[str, Tensor]:
+        """The temperature of the similarities."""
+        return {} if head is None else {"temperature": 1 / head.scale.detach()}
+
     def _dialogue_loss(self, scale: Tensor, frames: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Of one dialogue: ``parts`` are (tokens (J, D), targets (J, T)) of events and, if any, of transitions."""
         if self.joint:
@@ -198,7 +203,8 @@ class StructuralTokens(Localizer):
                 scale = head.scale.item()
                 found = segments(maps, is_event, scale, self.rule, self.threshold, self.legacy)
                 salient = saliency(maps, is_event, scale).tolist()
-                spans = [(s.start / clip.frames_per_s, s.end / clip.frames_per_s, s.score) for s in found]
+                ends = [(clip.true_s(end / clip.frames_per_s) for end in (s.start, s.end)) for s in found]
+                spans = [(*span, s.score) for span, s in zip(ends, found, strict=True)]
                 texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
@@ -206,7 +212,7 @@ class StructuralTokens(Localizer):
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
         spans = [(min(start, clip.duration_s), min(end, clip.duration_s), score) for start, end, score in spans]
         if salient and query.clip_s is not None:
-            salient = clip_means(salient, query.clips(clip.duration_s), query.clip_s * clip.frames_per_s)
+            salient = saliency_of_clips(salient, query, clip)
         return Prediction(
             query_id=query.id,
             video=query.video,
@@ -230,6 +236,15 @@ def event_texts(answer: str, legacy: bool = False) -> list[str]:
     """The text before each event token. ``legacy`` strips the characters of ``<tst>`` from its ends, as released."""
     pieces = answer.split(ENT)[:-1]
     return [piece.strip().strip(TST) if legacy else piece.replace(TST, "").strip() for piece in pieces]
+
+
+def saliency_of_clips(salient: Sequence[float], query: Query, clip: Clip) -> list[float]:
+    """Mean saliency of each of the query's clips, of one score a frame."""
+    clips = query.clips(clip.duration_s)
+    if clip.even:
+        return clip_means(salient, clips, query.clip_s * clip.frames_per_s)
+    edges_s = np.append(clip.shown_s, clip.true_s(clip.frames / clip.frames_per_s))
+    return clip_means(salient, clips, query.clip_s, edges_s)
 
 
 def choice(logits: Tensor, right: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ SPAN_LAST = re.compile(r"(.+?),? from (\d{2}) to (\d{2})\.?\s*", re.IGNORECASE |
 
 @dataclass(frozen=True)
 class TextTimestamps(Localizer):
-    """Times as indices on a clock of ``ticks`` steps over the clip.
+    """Times as indices on a clock of ``ticks`` steps over the clip, which goes on with its frames.
 
     Source: VTimeLLM, section 3.1 and the released data code: ``min(round(t / duration * ticks), ticks - 1)`` with
     banker's rounding, two digits.
@@ -58,18 +58,18 @@ class TextTimestamps(Localizer):
         told = telling(turn, self.captions)
 
         def write(text: str) -> str:
-            return write_times(text, turn.times, lambda time_s: self.tick(time_s, clip.duration_s))
+            return write_times(text, turn.times, lambda time_s: self.tick(clip.even_s(time_s), clip.duration_s))
 
         if told is not None:
-            answer = self._answer(turn.task, told, clip.duration_s, random)
+            answer = self._answer(turn.task, told, clip, random)
         else:
             answer = None if turn.answer is None else write(turn.answer)
         return Rendered(write(turn.question), answer)
 
-    def _answer(self, task: str, told: Telling, duration_s: float, random: Random) -> str:
+    def _answer(self, task: str, told: Telling, clip: Clip, random: Random) -> str:
         if task == "segment_captioning":  # the times are those of the question
             return " ".join(map(sentence, told.texts))
-        spans = [self._span(event, duration_s) for event in told.events]
+        spans = [self._span(event, clip) for event in told.events]
         if task == "dense_captioning":
             # The released data names the time first, the paper's Box 1 names it last.
             form = "{span}, {caption}" if random.random() < 0.5 else "{caption}, {span}"
@@ -81,8 +81,9 @@ class TextTimestamps(Localizer):
             said = [sentence(", and ".join(spans))]
         return " ".join([*said, told.rest]).strip()
 
-    def _span(self, event: Event, duration_s: float) -> str:
-        return f"from {self.tick(event.start_s, duration_s)} to {self.tick(event.end_s, duration_s)}"
+    def _span(self, event: Event, clip: Clip) -> str:
+        start, end = (self.tick(clip.even_s(time_s), clip.duration_s) for time_s in event.span)
+        return f"from {start} to {end}"
 
     def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
         """Spans of a grounding answer, in the order named, or the events of a dense caption."""
@@ -102,7 +103,7 @@ class TextTimestamps(Localizer):
             video=query.video,
             task=query.task,
             answer=answer.text,
-            spans=tuple((a * tick_s, (b + last) * tick_s, 1.0) for a, b, _ in events),
+            spans=tuple((clip.true_s(a * tick_s), clip.true_s((b + last) * tick_s), 1.0) for a, b, _ in events),
             captions=tuple(caption for *_, caption in events) if query.task == "dense_captioning" else (),
             rule=rule,
         )

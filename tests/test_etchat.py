@@ -61,4 +61,5 @@ def test_the_shipped_config_holds_the_released_values(monkeypatch):
     assert model["localizer"]["init_args"]["bidirectional"]
     assert (model["optimization"]["lr"], model["optimization"]["other_lr"]) == (5e-5, 2e-5)
     assert (model["lora"]["r"], model["lora"]["alpha"]) == (128, 256)
-    assert config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"] == 32
+    assert config["data"]["global_batch_size"] == 32
+    assert config["data"]["val"] and config["checkpoint"]["monitor"] == "val/grounding/mIoU"

@@ -8,7 +8,6 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-import yaml
 from transformers import LogitsProcessorList
 
 import evaluate
@@ -29,7 +28,6 @@ from models.checkpoints import load_llm, load_tokenizer, read_weights
 from models.feedback import Feedback
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
-from sweep import command, grid, read_sweep
 
 MECO = "--model.localizer=StructuralTokens"
 TOKENS = 3
@@ -330,7 +328,7 @@ def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
     config = TrainingCLI(files).config.as_dict()
     model, trainer = config["model"]["init_args"], config["trainer"]
     size = {"stage1": 256, "stage2": 128, "stage3": 32}[stage]
-    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == size
+    assert (config["data"]["global_batch_size"], trainer["accumulate_grad_batches"]) == (size, None)
     assert model["llm"] == ("Qwen/Qwen2-7B-Instruct" if overlay else "microsoft/Phi-3-mini-4k-instruct")
     assert model["chat"] == ("plain" if stage == "stage1" else "qwen2" if overlay else "phi3")
     assert model["localizer"]["init_args"].get("bidirectional", False) is (stage == "stage3")
@@ -343,22 +341,6 @@ def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
     if stage != "stage1":
         assert (model["lora"]["r"], model["lora"]["alpha"], model["lora"]["dropout"]) == (128, 256, 0.05)
         assert model["tune_adapter"]
-
-
-@pytest.mark.parametrize(("sweep", "points"), [("meco_ablation", 18), ("meco_table5", 6), ("meco_table6", 4)])
-def test_every_point_of_a_sweep_is_a_valid_command(monkeypatch, sweep, points):
-    monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
-    settings, seen = read_sweep(f"configs/sweeps/{sweep}.yaml"), set()
-    for point in grid(settings["parameters"]):
-        config = TrainingCLI(command(settings, point)[2:]).config
-        made = config["model"]["init_args"]["localizer"]
-        wanted = yaml.safe_load(point.get("model.init_args.localizer", "{}")).get("init_args", {})
-        wanted |= {name.rpartition(".")[2]: value for name, value in point.items() if ".localizer.init_args." in name}
-        assert wanted.items() <= vars(made["init_args"]).items()
-        assert made["init_args"]["bidirectional"]
-        assert config["seed_everything"] == point.get("seed_everything", config["seed_everything"])
-        seen.add((made["class_path"], str(wanted), config["seed_everything"]))
-    assert len(seen) == points
 
 
 def test_grounded_questions_are_asked_and_learned_in_one_turn(llm):

@@ -1,6 +1,7 @@
 """Evaluate a trained model on annotated videos, ask it about one video, or score anyone's predictions.
 
 python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --output DIR
+python evaluate.py similarity --shards DIR --queries FILE --threshold NUMBER --output DIR
 python evaluate.py video --checkpoint RUN --video FILE --query TEXT
 python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
 """
@@ -12,6 +13,7 @@ from jsonargparse import auto_cli
 from command_line.parser import CommandParser, precise
 from evaluation.benchmark import benchmark
 from evaluation.score import score
+from evaluation.similarity import similarity
 from evaluation.video import video
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
@@ -19,7 +21,7 @@ from metrics.similarity import SimilarityUnavailable
 
 def main(args: list[str] | None = None) -> None:
     """Run one of the commands of this file."""
-    auto_cli([benchmark, video, score], args=args, as_positional=False, parser_class=CommandParser)
+    auto_cli([benchmark, similarity, video, score], args=args, as_positional=False, parser_class=CommandParser)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -28,8 +27,8 @@ class Example:
     """(L,) ``IGNORE`` where nothing is supervised."""
     frame_mask: Tensor
     """(L,) True where a frame's projection stands."""
-    references: Tensor
-    """(L,) number of the frame that a token refers to, -1 for none."""
+    moments: Tensor
+    """(L, 2) what a time token stands for, in the units of the localizer; NaN: the token is another one."""
     features: Tensor
     """(T, D), or patches (T, P, D) where the adapter reads them with a question in mind."""
     targets: tuple = ()
@@ -57,8 +56,8 @@ class Prompt:
     prefix_ids: Tensor
     frame_mask: Tensor
     suffix_ids: Tensor
-    references: Tensor
-    """(L_suffix,) number of the frame that a token refers to, -1 for none."""
+    moments: Tensor
+    """(L_suffix, 2) as in ``Example``."""
     features: Tensor
     spatial: Tensor | None = None
     spatial_mask: Tensor | None = None
@@ -109,8 +108,8 @@ class Batch(_Tensors):
     """(B, T)."""
     queries: tuple[Query, ...]
     targets: tuple
-    references: Tensor | None = None
-    """(B, L) number of the frame that a token refers to, -1 for none. None: no token does."""
+    moments: Tensor | None = None
+    """(B, L, 2) what a time token stands for, NaN for other tokens. None: there is no time token."""
     blocks: Tensor | None = None
     """(B, L), -1 at padding. None: no row holds more than one dialogue."""
     spatial: Tensor | None = None
@@ -148,8 +147,8 @@ class PromptBatch(_Tensors):
     queries: tuple[Query, ...]
     clips: tuple[Clip, ...]
     """One a query."""
-    references: Tensor | None = None
-    """(Q, L_suffix) as in ``Batch``."""
+    moments: Tensor | None = None
+    """(Q, L_suffix, 2) as in ``Batch``."""
     spatial: Tensor | None = None
     """(B, M, D). None: no S-tokens."""
     spatial_mask: Tensor | None = None
@@ -167,8 +166,8 @@ def _pad(rows: list[Tensor], value: float, side: str = "right") -> Tensor:
     return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
 
-def _pad_references(rows: list[Tensor], side: str) -> Tensor | None:
-    return _pad(rows, -1, side) if any((row >= 0).any() for row in rows) else None
+def _pad_moments(rows: list[Tensor], side: str) -> Tensor | None:
+    return None if all(row.isnan().all() for row in rows) else _pad(rows, torch.nan, side)
 
 
 def _pad_questions(samples: list[Example] | list[Prompt]) -> Tensor | None:
@@ -194,7 +193,7 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
         labels=_pad([e.labels for e in examples], IGNORE),
         attention_mask=_pad([torch.ones_like(e.input_ids) for e in examples], 0),
         frame_mask=_pad([e.frame_mask for e in examples], False),
-        references=_pad_references([e.references for e in examples], "right"),
+        moments=_pad_moments([e.moments for e in examples], "right"),
         features=_pad(features, 0.0),
         feature_mask=_pad([torch.ones(len(f), dtype=torch.bool) for f in features], False),
         queries=tuple(query for e in examples for query in e.queries),
@@ -223,7 +222,7 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         feature_mask=_pad([torch.ones(len(v.features), dtype=torch.bool) for v in videos], False),
         suffix_ids=_pad([p.suffix_ids for p in prompts], pad_id, "left"),
         suffix_mask=_pad([torch.ones_like(p.suffix_ids) for p in prompts], 0, "left"),
-        references=_pad_references([p.references for p in prompts], "left"),
+        moments=_pad_moments([p.moments for p in prompts], "left"),
         video_of_query=torch.tensor(rows),
         queries=tuple(p.query for p in prompts),
         clips=tuple(p.clip for p in prompts),
@@ -234,28 +233,42 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
     )
 
 
-def follow_up(prompts: PromptBatch, answers: Sequence[Sequence[int]], pad_id: int) -> PromptBatch:
+def follow_up(
+    prompts: PromptBatch, answers: Sequence[Sequence[int]], moments: Sequence[Tensor | None], pad_id: int
+) -> PromptBatch:
     """The second questions of those queries that have one (one at least), behind what was said before.
 
     Args:
         prompts: the first questions.
         answers: ids of the answer to each, its end token included.
+        moments: (L, 2) what the tokens of each answer stood for; None: nothing. It may be longer than the answer.
         pad_id: fills up shorter rows.
     """
     places = [place for place, ids in enumerate(prompts.next_ids) if ids]
-    asked, references = [], []
+    asked, stood_for = [], []
     for place in places:
-        real, more = prompts.suffix_mask[place].bool(), [*answers[place], *prompts.next_ids[place]]
-        asked.append(torch.cat([prompts.suffix_ids[place][real], prompts.suffix_ids.new_tensor(more)]))
-        if prompts.references is not None:
-            references.append(F.pad(prompts.references[place][real], (0, len(more)), value=-1))
+        real, said = prompts.suffix_mask[place].bool(), answers[place]
+        more = prompts.suffix_ids.new_tensor([*said, *prompts.next_ids[place]])
+        asked.append(torch.cat([prompts.suffix_ids[place][real], more]))
+        stood_for.append(torch.full((len(asked[-1]), 2), torch.nan, device=more.device))
+        if prompts.moments is not None:
+            stood_for[-1][: -len(more)] = prompts.moments[place][real]
+        if moments[place] is not None:
+            known = moments[place][: len(said)]
+            stood_for[-1][-len(more) :][: len(known)] = known
     return replace(
         prompts,
         suffix_ids=_pad(asked, pad_id, "left"),
         suffix_mask=_pad([torch.ones_like(ids) for ids in asked], 0, "left"),
-        references=_pad(references, -1, "left") if references else None,
+        moments=_pad_moments(stood_for, "left"),
         video_of_query=prompts.video_of_query[places],
         queries=tuple(prompts.queries[place] for place in places),
         clips=tuple(prompts.clips[place] for place in places),
         next_ids=((),) * len(places),
     )
+
+
+def frame_states(states: Tensor, batch: Batch | PromptBatch) -> Tensor:
+    """(B, T, D), zero behind a video's last frame: of the states (B, L, D) of a batch, those of its frames."""
+    frames = states.new_zeros(*batch.feature_mask.shape, states.shape[-1])
+    return frames.masked_scatter(batch.feature_mask[..., None], states[batch.frame_mask])

@@ -79,7 +79,7 @@ class Dialogue:
             queries=(query,),
             input_ids=input_ids,
             labels=spliced_labels,
-            references=self._references(input_ids, rendered, query),
+            moments=self._moments(input_ids, rendered, query),
             targets=tuple(turn.targets for turn in rendered),
             truncated=int(len(ids) > len(kept)),
             **tokens,
@@ -98,7 +98,7 @@ class Dialogue:
             clip=clip,
             prefix_ids=prefix_ids,
             suffix_ids=suffix_ids,
-            references=self._references(suffix_ids, [rendered], query),
+            moments=self._moments(suffix_ids, [rendered], query),
             next_ids=self._next(rendered, later[0]) if later else (),
             **tokens,
         )
@@ -124,18 +124,18 @@ class Dialogue:
         except ValueError as error:
             raise ValueError(f"query {query.id}: {error}") from None
 
-    def _references(self, ids: Tensor, turns: list[Rendered], query: Query) -> Tensor:
-        """Frame numbers (L,) of reference tokens, -1 elsewhere.
+    def _moments(self, ids: Tensor, turns: list[Rendered], query: Query) -> Tensor:
+        """What each token of ids (L,) stands for (L, 2), NaN where it is no time token.
 
         Raises:
-            ValueError: the questions hold another number of these tokens than of references.
+            ValueError: the text holds another number of time tokens than of times.
         """
-        references = torch.full_like(ids, -1)
-        frames = [frame for turn in turns for frame in turn.references]
-        if frames:
-            token = self.localizer.reference_token
-            at = (ids == self.tokenizer.convert_tokens_to_ids(token)).nonzero().flatten()
-            if len(at) != len(frames):
-                raise ValueError(f"query {query.id}: {len(frames)} times for {len(at)} {token} behind the video")
-            references[at] = torch.tensor(frames)
-        return references
+        moments = torch.full((len(ids), 2), torch.nan)
+        found = [moment for turn in turns for moment in turn.moments]
+        names = self.localizer.time_tokens
+        at = torch.isin(ids, torch.tensor([i for i, token in self.special.items() if token in names], dtype=ids.dtype))
+        if int(at.sum()) != len(found):
+            raise ValueError(f"query {query.id}: {len(found)} times for {int(at.sum())} {', '.join(names)} in its text")
+        if found:
+            moments[at] = torch.tensor(found)
+        return moments

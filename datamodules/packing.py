@@ -42,7 +42,7 @@ def pack(examples: list[Example]) -> Example:
         input_ids=join("input_ids"),
         labels=join("labels"),
         frame_mask=join("frame_mask"),
-        references=join("references"),
+        moments=join("moments"),
         features=first.features,
         targets=tuple(target for example in examples for target in example.targets),
         truncated=sum(example.truncated for example in examples),

@@ -17,8 +17,9 @@ class Rendered:
     """None: to be generated."""
     targets: Any = None
     """Frame-level targets of the answer's events, for ``Localizer.loss``."""
-    references: tuple[int, ...] = ()
-    """Frame number of each reference token in the question; the frame's input vector is added to the token's."""
+    moments: tuple[tuple[float, float], ...] = ()
+    """What the time tokens of question and answer stand for, in the order in which they stand there; in the localizer's
+    own units (``Localizer.read_back``)."""
 
 
 class Renderer(Protocol):
@@ -26,8 +27,8 @@ class Renderer(Protocol):
 
     special_tokens: tuple[str, ...]
     """Tokens that the vocabulary needs."""
-    reference_token: str | None
-    """The one of them that stands for a frame in a question."""
+    time_tokens: tuple[str, ...]
+    """Those of them whose input vector depends on the time that they stand for."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Write the times of a turn; ``random`` is the source of every choice between paraphrases."""

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 
@@ -39,6 +39,7 @@ def benchmark(
     seed: int = 0,
     on_error: OnError = "fail",
     generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
+    localizer: dict[str, Any] | None = None,
 ) -> dict[str, float]:
     """Answer every query of a file and score the answers.
 
@@ -56,12 +57,13 @@ def benchmark(
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
         generation: what is decoded differently from what the weights name.
+        localizer: how times are read, where it differs from the run's settings: ``--localizer.rule etbench``.
 
     Returns:
         the metrics.
     """
     L.seed_everything(seed, verbose=False)
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     reader = ShardReader(shards)
     check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
     source = Source(shards, queries)

@@ -46,7 +46,8 @@ def protocol(
             for task, query in first.items()
         },
         "system": module.dialogue.encoder.chat.system,
-        "localizer": manifest["localizer"],
+        "localizer": module.localizer.config(),
+        "localizer_trained": manifest["localizer"],
         "generation": asdict(module.answering.generation),
         "seed": seed,
         "dtype": str(module.llm_dtype).removeprefix("torch."),

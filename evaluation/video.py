@@ -1,7 +1,7 @@
 """Ask a trained model about one video file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -28,6 +28,7 @@ def video(
     dtype: str | None = None,
     quantization: Quantization | Literal["none"] | None = None,
     generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
+    localizer: dict[str, Any] | None = None,
 ) -> Prediction:
     """Find the moment of a sentence in a video file.
 
@@ -41,11 +42,12 @@ def video(
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
         generation: what is decoded differently from what the weights name.
+        localizer: how times are read, where it differs from the run's settings.
 
     Returns:
         the answer.
     """
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     trained = module.manifest.get("features") or {}
     clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))
     sampling = Sampling.parse(trained.get("sampling", "uniform 100"))

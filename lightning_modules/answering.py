@@ -61,7 +61,8 @@ class Answering:
         second = iter(())
         if any(prompts.next_ids):
             said = [self.until_end(one.ids.tolist()) for one in first]
-            second = iter(self.generate(model, follow_up(prompts, said, self.dialogue.pad_id)))
+            moments = [one.moments for one in first]
+            second = iter(self.generate(model, follow_up(prompts, said, moments, self.dialogue.pad_id)))
         turns = ([one, next(second)] if ids else [one] for one, ids in zip(first, prompts.next_ids, strict=True))
         asked = zip(prompts.queries, prompts.clips, turns, strict=True)
         return [self.prediction(query, clip, list(map(self.read, said)), model) for query, clip, said in asked]

@@ -20,6 +20,6 @@ class FeatureAlignment(VideoLanguageModule):
         """Frozen language model, trainable adapter."""
         adapter = self.adapter(llm.config.hidden_size, weights)
         self.adapter_settings.tune(adapter, aligning=True)
-        return VideoLLM(
-            self.base_with(llm), adapter, bidirectional=self.localizer.bidirectional
-        )  # nothing is localized yet
+        # Nothing is localized yet: no head, no states.
+        parts = self.base_with(llm), adapter
+        return VideoLLM(*parts, bidirectional=self.localizer.bidirectional, feedback=self.feedback())

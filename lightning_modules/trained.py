@@ -1,6 +1,7 @@
 """A finished run as a model that answers."""
 
-from collections.abc import Iterator
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -35,6 +36,7 @@ class TrainedModel(VideoLanguageModule):
         dtype: str | None = None,
         generation: Generation | GenerationChange | None = None,
         quantization: Quantization | Literal["none"] | None = None,
+        localizer: Mapping | None = None,
     ) -> "TrainedModel":
         """Read a run.
 
@@ -44,9 +46,10 @@ class TrainedModel(VideoLanguageModule):
             dtype: to compute in; None: bfloat16 on an accelerator, else float32.
             generation: how answers are decoded, or what is changed of the decoding that the weights name; None: that.
             quantization: of the base; None: as it was trained beside, ``none``: it stays in ``dtype``.
+            localizer: settings of the run's localizer to read times with, in place of those it was trained with.
 
         Raises:
-            ValueError: the folder holds no weights, or no base is named.
+            ValueError: the folder holds no weights, no base is named, or a setting is not one of decoding alone.
         """
         weights = read_weights(folder)
         manifest = weights.manifest
@@ -57,7 +60,7 @@ class TrainedModel(VideoLanguageModule):
         stored = Generation(**manifest.get("generation", {}))
         module = cls(
             llm,
-            from_config(Localizer, manifest["localizer"]),
+            read_differently(manifest["localizer"], localizer or {}),
             previous=folder,
             # A stage-1 model has only seen captions; to be asked anything it needs a format with questions.
             chat="vicuna_v1" if manifest["chat"] == "plain" else manifest["chat"],
@@ -126,8 +129,32 @@ def training_queries(run: Path) -> Iterator[Query]:
         yield from training_queries(previous)
 
 
+def read_differently(config: dict, changes: Mapping) -> Localizer:
+    """The localizer of a run, with other settings of decoding.
+
+    Raises:
+        ValueError: the localizer has no such setting, the model was trained with it, or a value is none that it takes.
+    """
+    if changes:
+        kind = type(from_config(Localizer, {"class_path": config["class_path"]}))
+        for key in changes:
+            if key not in kind.decoding:
+                free = ", ".join(f"localizer.{known}" for known in kind.decoding) or "nothing"
+                raise ValueError(
+                    f"localizer.{key} is no setting of decoding alone; of a trained {kind.__name__}, {free} can change"
+                )
+    return from_config(Localizer, {**config, "init_args": {**config.get("init_args", {}), **changes}})
+
+
 def from_config(kind: type, config: dict):
-    """A localizer or an adapter from its class path and settings, as a manifest or a config writes them."""
+    """A localizer or an adapter from its class path and settings, as a manifest or a config writes them.
+
+    Raises:
+        ValueError: there is no such class, or it does not take these settings.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--made", type=kind)
-    return parser.instantiate(parser.parse_object({"made": config})).made
+    try:
+        return parser.instantiate(parser.parse_object({"made": config})).made
+    except ArgumentError as error:
+        raise ValueError(str(error)) from None

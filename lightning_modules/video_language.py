@@ -38,6 +38,7 @@ from models.checkpoints import (
     merge_loras,
     read_weights,
 )
+from models.feedback import Feedback
 from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
 from models.video_llm import VideoLLM
@@ -196,7 +197,12 @@ class VideoLanguageModule(L.LightningModule):
                 name = type(self.localizer).__name__
                 raise ValueError(f"{name} has no language model to put a LoRA on; its stage is Baseline")
             return WithoutLLM(llm.get_input_embeddings(), adapter, head, list(self.dialogue.special))
-        return VideoLLM(llm, adapter, head, self.localizer.states, self.localizer.bidirectional)
+        return VideoLLM(llm, adapter, head, self.localizer.states, self.localizer.bidirectional, self.feedback())
+
+    def feedback(self) -> Feedback | None:
+        """How the localizer's time tokens are read with their times."""
+        ids = [number for number, token in self.dialogue.special.items() if token in self.localizer.time_tokens]
+        return Feedback(self.localizer, tuple(ids)) if ids else None
 
     def training_step(self, batch: Batch) -> dict:
         """The sum of the language-model loss and the localizer's terms.

@@ -1,8 +1,9 @@
 """How a model says when. Configs name localizers as ``localizers.TextTimestamps``."""
 
+from localizers.frame_matching import FrameMatching
 from localizers.sentence_matching import SentenceMatching
 from localizers.structural_tokens import StructuralTokens
 from localizers.temporal_expert import TemporalExpert
 from localizers.text_timestamps import TextTimestamps
 
-__all__ = ["SentenceMatching", "StructuralTokens", "TemporalExpert", "TextTimestamps"]
+__all__ = ["FrameMatching", "SentenceMatching", "StructuralTokens", "TemporalExpert", "TextTimestamps"]

@@ -6,7 +6,7 @@ Shape suffixes: B dialogues, T frames, L tokens, D width.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import ClassVar, Literal
 
@@ -17,6 +17,7 @@ from datamodules.clip import Clip
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
 from localizers.answer import Answer
+from localizers.telling import Captions
 
 StatePoint = Literal["embedded", "before_last_layer", "before_norm", "after_norm"]
 """Where hidden states are taken: the input of the first decoder layer, that of the last, its output, and that behind
@@ -30,27 +31,33 @@ def marked_event(match: re.Match, times: Mapping[str, float]) -> Event:
     return Event(times[f"<s{match['span']}>"], times[f"<e{match['span']}>"])
 
 
+@dataclass(frozen=True)
 class Localizer(ABC):
     """How a model says *when*.
 
     It holds settings and no weights, so that it can be sent to data workers; what it learns is in ``head``. A new
-    paradigm is one subclass in a file of its own and one config.
+    paradigm is one subclass, a dataclass of plain settings, in a file of its own and one config.
     """
 
     special_tokens: ClassVar[tuple[str, ...]] = ()
     """Tokens that the vocabulary needs for this localizer."""
-    reference_token: ClassVar[str | None] = None
-    """The one of them that stands for a frame in a question."""
+    time_tokens: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are read with the time they stand for, see ``read_back``."""
     states: ClassVar[tuple[StatePoint, ...]] = ()
     """Hidden states that ``loss`` and ``decode`` want."""
     generates: ClassVar[bool] = True
     """Whether a language model writes the answer. False: it is the ``special_tokens``, and no language model is run."""
+    decoding: ClassVar[tuple[str, ...]] = ()
+    """Settings that only ``decode`` looks at, so that a trained model can be read with others."""
+    token_init: ClassVar[Literal["mean", "released"]] = "mean"
+    """First values of the special tokens, see ``models.vocabulary``."""
+    lm_weight: ClassVar[float] = 1.0
+    """Factor of the language-model loss beside the terms of ``loss``."""
+
+    captions: Captions = "none"
+    """What an answer says of an event beside its time."""
     bidirectional: bool = False
     """Whether a video's frames attend to all of its frames, and not only to earlier ones."""
-    token_init: Literal["mean", "released"] = "mean"
-    """First values of the special tokens, see ``models.vocabulary``."""
-    lm_weight: float = 1.0
-    """Factor of the language-model loss beside the terms of ``loss``."""
 
     def head(self, width: int) -> nn.Module | None:
         """What is learned beside the language model, on hidden states of ``width``; None: nothing."""
@@ -67,7 +74,7 @@ class Localizer(ABC):
         """
 
     def config(self) -> dict:
-        """Class and settings, as configs write them. Localizers are dataclasses of plain settings."""
+        """Class and settings, as configs write them."""
         kind = type(self)
         return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": asdict(self)}
 
@@ -87,6 +94,42 @@ class Localizer(ABC):
     def gauges(self, head: nn.Module | None) -> dict[str, Tensor]:
         """What of the head is worth watching while it learns, for logs."""
         return {}
+
+    def read_back(
+        self, head: nn.Module | None, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor
+    ) -> Tensor:
+        """What the ``time_tokens`` are read as: their times become part of their input vectors, or replace them.
+
+        It is asked for every time token of a question, of an answer that is learned, and of an answer while it is
+        written, always with the same arguments, so that a model reads in use what it read in training.
+
+        Args:
+            head: what ``head`` made.
+            inputs: (N, D) the tokens' own input vectors.
+            moments: (N, 2) what each stands for, from ``Rendered.moments`` or ``just_written``.
+            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one.
+            rows: (N,) the video of each token.
+
+        Returns:
+            (N, D) input vectors, with gradients to head and frames where these are to learn from it.
+        """
+        return inputs
+
+    def just_written(
+        self, head: nn.Module | None, states: Mapping[str, Tensor], frames: Mapping[str, Tensor], mask: Tensor
+    ) -> Tensor | None:
+        """What the time tokens stand for that a model has just written.
+
+        Args:
+            head: what ``head`` made.
+            states: (N, D) by ``StatePoint``, those that predicted the tokens.
+            frames: (N, T, D) by ``StatePoint``, those at the frames of each token's video.
+            mask: (N, T), true where a frame is real.
+
+        Returns:
+            (N, 2) moments for ``read_back``; None: such tokens are read as they are.
+        """
+        return None
 
     @abstractmethod
     def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.batch import frame_states
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered
 from datamodules.schema import Turn
 from localizers.answer import Answer
 from localizers.base import StatePoint
-from localizers.temporal_expert import TemporalExpert, frame_states
+from localizers.temporal_expert import TemporalExpert
 from models.matching_head import MatchingHead
 from models.temporal_head import HeadOutput
 
@@ -45,6 +46,10 @@ class SentenceMatching(TemporalExpert):
     """Of the transformer."""
     attention_heads: int = 8
     dropout: float = 0.1
+
+    def __post_init__(self):
+        if self.captions != "none" or self.bidirectional:
+            raise ValueError("without a language model there are no captions and no attention: leave both settings out")
 
     def head(self, width: int) -> MatchingHead:
         """The transformer, the interaction and the two branches."""

@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Rule = Literal["charades", "etbench", "qvhighlights", "argmax"]
-"""How maps are cut. ``charades`` and ``etbench``: frames near an event's maximum which no other token wins, widened by
-one frame on both sides, scored by probability or by cosine. ``qvhighlights``: frames near the maximum alone; the rule
-for models without transition tokens. ``argmax``: the frames that the token wins, as the paper has it."""
+Rule = Literal["argmax", "charades", "etbench", "qvhighlights", "cosine"]
+"""How maps are cut. ``argmax``: the frames that an event's token wins against all others (the paper). ``charades`` and
+``etbench``: frames near the maximum which no other token wins, widened by one frame on both sides, scored by
+probability or by cosine. ``qvhighlights``: frames near the maximum alone. ``cosine``: frames whose cosine is above the
+threshold (the paper's rule for models without transition tokens). The middle three are the released ones."""
+ALONE = ("qvhighlights", "cosine")
+"""Rules that look at one map at a time, for models without transition tokens."""
 NMS_IOU = 0.7
 
 
@@ -46,8 +49,9 @@ def segments(
         is_event: J; False for transition tokens.
         scale: factor of the cosines, the learned temperature.
         rule: how maps are cut.
-        threshold: share of the way from a map's minimum to its maximum.
-        legacy: keep suppressed segments, with score 0, as the released code does.
+        threshold: share of the way from a map's minimum to its maximum; of ``cosine`` the cosine itself.
+        legacy: as the released code: suppressed segments stay, with score 0; the last frame of ``qvhighlights`` is not
+            part of its segment; a constant map has none, where otherwise it is an event that fills the video.
 
     Raises:
         ValueError: a map holds NaN.
@@ -56,28 +60,30 @@ def segments(
         raise ValueError("a similarity map holds NaN")
     maps = maps.float()
     chances = probabilities(maps, scale)
-    scores = maps if rule == "etbench" else chances
+    scores = maps if rule in ("etbench", "cosine") else chances
+    past = rule == "argmax" or (rule in ALONE and not legacy)
     found = []
     for number, token in enumerate(torch.tensor(is_event).nonzero().flatten().tolist()):
-        keep = frames_of(token, maps, chances, rule, threshold)
+        keep = frames_of(token, maps, chances, rule, threshold, legacy)
         for first, last in runs(keep):
-            if rule == "argmax":
-                start, end = first, last + 1
-            else:
-                start, end = first, (last if last > first else first + 1)
+            start, end = first, (last if last > first and not past else last + 1)
             score = scores[token, start : min(end, len(keep) - 1) + 1].max().item()
             found.append(Segment(float(start), float(end), score, number))
     return suppress(found, legacy)
 
 
-def frames_of(token: int, maps: Tensor, chances: Tensor, rule: Rule, threshold: float) -> Tensor:
+def frames_of(token: int, maps: Tensor, chances: Tensor, rule: Rule, threshold: float, legacy: bool = False) -> Tensor:
     """Frames (T,) of one event, by a rule."""
+    if rule == "cosine":
+        return maps[token] > threshold
     others = torch.cat([chances[:token], chances[token + 1 :]])
     wins = (chances[token] >= others.max(0).values) if len(others) else torch.ones_like(maps[token], dtype=torch.bool)
     if rule == "argmax":
         return wins
     low, high = maps[token].min(), maps[token].max()
     keep = (maps[token] - low) / (high - low) > threshold  # NaN, and so no frame, where the map is constant
+    if low == high and not legacy:
+        keep = ~keep
     if rule == "qvhighlights":
         return keep
     keep = keep & wins

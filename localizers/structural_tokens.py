@@ -20,16 +20,17 @@ from datamodules.chat import IGNORE
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
-from localizers.similarity_maps import Rule, clip_means, saliency, segments
+from localizers.frame_matching import VID, frame_tokens
+from localizers.similarity_maps import ALONE, Rule, clip_means, saliency, segments
 from localizers.structural_windows import ENT, TST, covered, interleave, partition, transitions
+from localizers.telling import Captions, telling
 from models.structural_head import StructuralHead
 
 TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|$")
-TIMED = re.compile(r"[^.!?]*<[se]\d+>(?:[^.!?]|\.(?!\s|$))*[.!?]*\s*")
-"""Pattern of a sentence that names a time."""
 Frames = tuple[int, int]
 """First and last frame of a stretch."""
 
@@ -49,13 +50,13 @@ class StructuralTokens(Localizer):
     Source: MeCo, section 3; where paper and released code differ, the code.
     """
 
-    special_tokens: ClassVar[tuple[str, ...]] = ("<vid>", ENT, TST)
-    reference_token: ClassVar[str] = "<vid>"
+    special_tokens: ClassVar[tuple[str, ...]] = (VID, ENT, TST)
+    time_tokens: ClassVar[tuple[str, ...]] = (VID,)
     states: ClassVar[tuple[StatePoint, ...]] = ("before_last_layer", "before_norm")
+    decoding: ClassVar[tuple[str, ...]] = ("rule", "threshold", "legacy", "legacy_first_step")
 
-    captions: Literal["query_focused", "query", "none"] = "query_focused"
-    """What stands before an event token: the detailed caption (or the plain one, where an event has no detail), a copy
-    of the query, or nothing."""
+    captions: Captions = "query_focused"
+    """What stands before an event token."""
     transitions: Literal["released", "partition", "none"] = "released"
     """Background that gets a token: by the released thresholds, all of it without overlap (the paper), or none."""
     bidirectional: bool = True
@@ -63,16 +64,25 @@ class StructuralTokens(Localizer):
     """Average the loss over all tokens together (Eq. 2), not over events and transitions apart."""
     symmetric: bool = False
     """Add the loss of frames choosing among tokens; the paper found it unstable."""
-    rule: Rule = "charades"
+    rule: Rule = "argmax"
     """How maps are cut into segments."""
     threshold: float = 0.7
+    """Of the rules that have one: a share of the way from a map's minimum to its maximum, or a cosine."""
     max_scale: float | None = None
     """Bound of the learned temperature's factor."""
     legacy: bool = False
-    """Decode as the released evaluation: suppressed segments stay, no segment means the whole video."""
+    """Decode as the released evaluation: suppressed segments stay; where there is no segment, ``charades`` and
+    ``qvhighlights`` give the whole video."""
     legacy_first_step: bool = False
     """Take the map of the first token from the first token of the prompt, as the released inference does by mistake."""
     token_init: Literal["mean", "released"] = "mean"
+
+    def __post_init__(self):
+        if self.transitions == "none" and self.rule not in ALONE:
+            raise ValueError(
+                f"rule {self.rule} lets tokens compete for frames, which transitions: none leaves to the events alone; "
+                f"choose rule {' or '.join(ALONE)} (when a trained model is asked: --localizer.rule)"
+            )
 
     def head(self, width: int) -> StructuralHead:
         """The projections and the temperature."""
@@ -84,32 +94,34 @@ class StructuralTokens(Localizer):
         Times in a question become ``<vid>`` tokens that refer to frames; times in a literal answer become events.
 
         Raises:
-            ValueError: a literal answer has another number of event tokens than events, or fewer texts.
+            ValueError: a literal answer has another number of event tokens than events, or fewer texts; or a text says
+                a token of its own.
         """
-        question, references = turn.question, []
-        for marker in sorted(turn.times, key=turn.question.find):
-            if marker in question:
-                question = question.replace(marker, self.reference_token)
-                frame = round(clip.even_s(turn.times[marker]) * clip.frames_per_s)
-                references.append(min(max(frame, 0), clip.frames - 1))
-        events, texts, rest = self._texts(turn)
-        if not events:
-            return Rendered(question, rest, references=tuple(references))
-        found, between = self._frames(events, clip)
+        question, moments = frame_tokens(turn.question, turn.times, clip)
+        events, texts, answer = self._texts(turn)
+        found, between = self._frames(events, clip) if events else ((), {})
+        if events:
+            answer = interleave(texts, list(between))
+        for token, count in ((ENT, len(found)), (TST, len(between))):
+            if answer and answer.count(token) != count:
+                raise ValueError(f"a text says {token}, which would be taken for a token: {answer!r}")
         targets = StructuralTargets(found, tuple(between[number] for number in sorted(between)))
-        return Rendered(question, interleave(texts, list(between)), targets, tuple(references))
+        return Rendered(question, answer, targets if events else None, moments)
+
+    def read_back(self, head, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor) -> Tensor:
+        """A ``<vid>`` of a question is read with the input vector of its frame added."""
+        return inputs + frames[rows, moments[:, 0].round().long()]
 
     def _texts(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
         """The events of an answer with the text before each, or the answer without any."""
-        if not turn.events and turn.answer is not None:
-            return self._from_markers(turn)
-        if turn.answer is None or ENT not in turn.answer:
-            events = sorted(turn.events, key=lambda event: event.span)
-            texts = [self._caption(turn, event) for event in events]
-            if turn.answer and not any(event.caption for event in events):
-                # What the answer says beside the times, such as the option of a grounded question.
-                texts[-1] = f"{texts[-1]} {TIMED.sub('', turn.answer).strip()}".strip()
-            return events, texts, None
+        if not (turn.answer and ENT in turn.answer and turn.events):
+            told = telling(turn, self.captions)
+            if told is None:
+                return self._from_markers(turn) if turn.answer else ([], [], turn.answer)
+            pairs = sorted(zip(told.events, told.texts, strict=True), key=lambda pair: pair[0].span)
+            texts = [sentence(text) if text else "" for _, text in pairs]
+            texts[-1] = f"{texts[-1]} {told.rest}".strip()
+            return [event for event, _ in pairs], texts, None
         pieces = [piece.strip() for piece in turn.answer.split(ENT) if piece.strip()]
         if turn.answer.count(ENT) != len(turn.events) or len(pieces) < len(turn.events):
             raise ValueError(
@@ -131,13 +143,6 @@ class StructuralTokens(Localizer):
         if events and turn.answer[said:].strip():
             texts[-1] = f"{texts[-1]} {turn.answer[said:].strip()}".strip()
         return events, texts, turn.answer
-
-    def _caption(self, turn: Turn, event: Event) -> str:
-        if self.captions == "none":
-            return ""
-        text = (event.detail or event.caption) if self.captions == "query_focused" else event.caption
-        text = (text or turn.topic).strip()
-        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".") if text else ""
 
     def _frames(self, events: list[Event], clip: Clip) -> tuple[tuple[Frames, ...], dict[int, Frames]]:
         """Frames of the events, and of transitions by the number of events before them."""
@@ -203,11 +208,11 @@ class StructuralTokens(Localizer):
                 texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
-        if self.legacy and not spans:
+        if self.legacy and not spans and self.rule in ("charades", "qvhighlights"):
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
         spans = [(min(start, clip.duration_s), min(end, clip.duration_s), score) for start, end, score in spans]
         if salient and query.clip_s is not None:
-            salient = self._clip_means(salient, query, clip)
+            salient = saliency_of_clips(salient, query, clip)
         return Prediction(
             query_id=query.id,
             video=query.video,
@@ -217,16 +222,6 @@ class StructuralTokens(Localizer):
             captions=tuple(captions) if query.task == "dense_captioning" else (),
             saliency=tuple(salient),
             rule=rule,
-        )
-
-    @staticmethod
-    def _clip_means(salient: Sequence[float], query: Query, clip: Clip) -> list[float]:
-        """Mean saliency of each of the query's clips."""
-        clips = query.clips(clip.duration_s)
-        if clip.even:
-            return clip_means(salient, clips, query.clip_s * clip.frames_per_s)
-        return clip_means(
-            salient, clips, query.clip_s, np.append(clip.shown_s, clip.true_s(clip.frames / clip.frames_per_s))
         )
 
     def maps(self, answer: Answer, places: list[int], head: StructuralHead) -> Tensor:
@@ -241,6 +236,15 @@ def event_texts(answer: str, legacy: bool = False) -> list[str]:
     """The text before each event token. ``legacy`` strips the characters of ``<tst>`` from its ends, as released."""
     pieces = answer.split(ENT)[:-1]
     return [piece.strip().strip(TST) if legacy else piece.replace(TST, "").strip() for piece in pieces]
+
+
+def saliency_of_clips(salient: Sequence[float], query: Query, clip: Clip) -> list[float]:
+    """Mean saliency of each of the query's clips, of one score a frame."""
+    clips = query.clips(clip.duration_s)
+    if clip.even:
+        return clip_means(salient, clips, query.clip_s * clip.frames_per_s)
+    edges_s = np.append(clip.shown_s, clip.true_s(clip.frames / clip.frames_per_s))
+    return clip_means(salient, clips, query.clip_s, edges_s)
 
 
 def choice(logits: Tensor, right: Tensor) -> Tensor:

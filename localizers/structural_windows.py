@@ -22,6 +22,7 @@ def transitions(windows: Sequence[Window], frames: int) -> dict[int, Window]:
         frames: T.
     """
     found = {}
+    windows = np.asarray(windows, np.float32).tolist()  # as released
     if windows[0][0] >= LEAD:
         found[0] = (0.0, windows[0][0])
     for number, ((_, end), (start, _)) in enumerate(zip(windows, windows[1:], strict=False), 1):
@@ -33,28 +34,28 @@ def transitions(windows: Sequence[Window], frames: int) -> dict[int, Window]:
 
 
 def partition(windows: Sequence[Window], frames: int) -> tuple[list[tuple[int, int]], dict[int, tuple[int, int]]]:
-    """Frames of events and of all stretches between them, without overlap or gap (the paper's segments).
+    """Frames of events and of all stretches between them, without gap, and without overlap where events have none.
+
+    The paper's segments follow one another. Annotated events may also overlap or nest: each then has all of its frames,
+    and background is what no event covers. The one frame in which an event ends and the next begins belongs to the
+    earlier one, if the later has another.
 
     Args:
-        windows: events that follow one another.
+        windows: events, by their start.
         frames: T.
 
     Returns:
         first and last frame of each event, and of each transition by the number of events before it.
-
-    Raises:
-        ValueError: an event has no frame of its own.
     """
     events, between, free = [], {}, 0
     for number, window in enumerate(windows):
         first, last = covered(window, frames)
-        first = max(first, free)
-        if last < first:
-            raise ValueError(f"event {number + 1} has no frame of its own: it lies within the one before")
+        if first == free - 1 and last >= free:
+            first = free
         if first > free:
             between[number] = (free, first - 1)
         events.append((first, last))
-        free = last + 1
+        free = max(free, last + 1)
     if free < frames:
         between[len(windows)] = (free, frames - 1)
     return events, between

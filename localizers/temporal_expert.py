@@ -15,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.batch import frame_states
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
+from localizers.telling import UNIT, telling, write_times
 from models.temporal_head import (
     HeadOutput,
     TemporalHead,
@@ -32,7 +35,7 @@ from models.temporal_head import (
 )
 
 LOC = "<LOC>"
-TIMES = re.compile(rf"(?:\b(?P<word>from|between|during)\s+)?{MARKED_SPAN}", re.IGNORECASE)
+TIMES = re.compile(rf"(?:\b(?P<word>from|between|during)\s+)?{MARKED_SPAN}{UNIT}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,7 @@ class TemporalExpert(Localizer):
 
     special_tokens: ClassVar[tuple[str, ...]] = (LOC,)
     states: ClassVar[tuple[StatePoint, ...]] = ("after_norm",)
+    decoding: ClassVar[tuple[str, ...]] = ("nms_iou", "top")
 
     interaction: Literal["add", "concat", "attention", "none"] = "add"
     """How a ``<LOC>`` meets the frames (Table VI)."""
@@ -91,23 +95,23 @@ class TemporalExpert(Localizer):
     def _answer(self, turn: Turn) -> tuple[str | None, list[Sequence[Event]]]:
         """The answer and the windows of each of its ``<LOC>``."""
         one_each = [(event,) for event in turn.events]
-        if turn.answer is None:
-            if not turn.events:
-                return None, []
-            if turn.task == "grounding":
-                return f"{self.word} {LOC}.", [turn.events]
-            if turn.task == "dense_captioning":
-                captions = (event.caption.strip().removesuffix(".") for event in turn.events)
-                return " ".join(f"{self.word} {LOC}, {caption}." for caption in captions), one_each
-            raise ValueError(f"temporal_expert cannot write the answer of a {turn.task!r} turn; give the text")
-        count = turn.answer.count(LOC)
-        if count or (turn.events and not any(marker in turn.answer for marker in turn.times)):
+        if turn.answer is not None and (count := turn.answer.count(LOC)):
             windows = [turn.events] if turn.task == "grounding" and turn.events else one_each
             if count != len(windows):
                 raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")
             return in_seconds(turn.answer, turn.times), windows
-        windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
-        return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+        told = telling(turn, self.captions)
+        if told is None:
+            if turn.answer is None:
+                return None, []
+            windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
+            return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+        if turn.task == "segment_captioning":  # the times are those of the question
+            return " ".join(map(sentence, told.texts)), []
+        if turn.task == "dense_captioning":
+            return " ".join(f"{self.word} {LOC}, {text}." for text in told.texts), one_each
+        words = dict.fromkeys(sentence(text) for text in told.texts if text)  # one <LOC> for all windows
+        return " ".join([*words, f"{self.word} {LOC}.", told.rest]).strip(), [turn.events]
 
     def loss(
         self, head: TemporalHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
@@ -193,9 +197,7 @@ def _loc(match: re.Match) -> str:
 
 def in_seconds(text: str, times: Mapping[str, float]) -> str:
     """Time markers as seconds, for example ``12.5s``."""
-    for marker, time_s in times.items():
-        text = text.replace(marker, f"{time_s:.1f}s")
-    return text
+    return write_times(text, times, lambda time_s: f"{time_s:.1f}s")
 
 
 def target(events: Sequence[Event], clip: Clip) -> LocTarget:
@@ -235,12 +237,6 @@ def in_clip(spans: np.ndarray, scores: np.ndarray, clip: Clip) -> list[tuple[flo
     """Spans (S, 2) in fractions of the duration and their scores (S,) as (start_s, end_s, score)."""
     ends = seconds(spans.astype(np.float64), clip).tolist()
     return [(start, end, score) for (start, end), score in zip(ends, scores.tolist(), strict=True)]
-
-
-def frame_states(states: Tensor, batch) -> Tensor:
-    """(B, T, D), zero behind a video's last frame: of the states (B, L, D) of a batch, those of its frames."""
-    frames = states.new_zeros(*batch.feature_mask.shape, states.shape[-1])
-    return frames.masked_scatter(batch.feature_mask[..., None], states[batch.frame_mask])
 
 
 def stack_targets(targets: Sequence[Sequence], rows: list[int], frame_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,11 @@ from datamodules.schema import Event, Prediction, Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import Localizer
+from localizers.telling import Telling, telling, write_times
 
-SPAN = re.compile(r"(\d{2}) (?:to|and) (\d{2})")
+SPAN = re.compile(r"(\d{2}) (?:to|and) (\d{2})|(?<!\d)(\d{2})\s?[-–]\s?(\d{2})(?!\d)")
+"""Pattern of a span as released, or with a dash, as dialogues of other systems have it."""
+FROM_TO = re.compile(r"\bfrom (\d{2}) to (\d{2})(?!\d)", re.IGNORECASE)
 SPAN_FIRST = re.compile(r"from (\d{2}) to (\d{2}), (.*?)\.?(?=$|\s*from \d{2} to \d{2},)", re.IGNORECASE | re.DOTALL)
 SPAN_LAST = re.compile(r"(.+?),? from (\d{2}) to (\d{2})\.?\s*", re.IGNORECASE | re.DOTALL)
 
@@ -51,28 +54,32 @@ class TextTimestamps(Localizer):
         return str(tick).rjust(2, "0")
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
-        """Replace time markers by ticks; write grounding and dense-captioning answers from the events."""
-        question, answer = turn.question, turn.answer
-        if answer is None and turn.events:
-            answer = self._answer(turn, clip, random)
-        for marker, time_s in turn.times.items():
-            tick = self.tick(clip.even_s(time_s), clip.duration_s)
-            question = question.replace(marker, tick)
-            answer = answer.replace(marker, tick) if answer is not None else None
-        return Rendered(question, answer)
+        """Replace time markers by ticks; write the answer from the events where there are any."""
+        told = telling(turn, self.captions)
 
-    def _answer(self, turn: Turn, clip: Clip, random: Random) -> str:
-        spans = [self._span(event, clip) for event in turn.events]
-        if turn.task == "grounding":
-            return sentence(", and ".join(spans))
-        if turn.task == "dense_captioning":
+        def write(text: str) -> str:
+            return write_times(text, turn.times, lambda time_s: self.tick(clip.even_s(time_s), clip.duration_s))
+
+        if told is not None:
+            answer = self._answer(turn.task, told, clip, random)
+        else:
+            answer = None if turn.answer is None else write(turn.answer)
+        return Rendered(write(turn.question), answer)
+
+    def _answer(self, task: str, told: Telling, clip: Clip, random: Random) -> str:
+        if task == "segment_captioning":  # the times are those of the question
+            return " ".join(map(sentence, told.texts))
+        spans = [self._span(event, clip) for event in told.events]
+        if task == "dense_captioning":
             # The released data names the time first, the paper's Box 1 names it last.
             form = "{span}, {caption}" if random.random() < 0.5 else "{caption}, {span}"
-            captions = [event.caption.strip().removesuffix(".") for event in turn.events]
-            return " ".join(
-                sentence(form.format(span=span, caption=caption)) for span, caption in zip(spans, captions, strict=True)
-            )
-        raise ValueError(f"text_timestamps cannot write the answer of a {turn.task!r} turn; give the text")
+            pairs = zip(spans, told.texts, strict=True)
+            return " ".join(sentence(form.format(span=span, caption=caption)) for span, caption in pairs)
+        if any(told.texts):
+            said = [f"{sentence(text)} {sentence(span)}" for text, span in zip(told.texts, spans, strict=True)]
+        else:
+            said = [sentence(", and ".join(spans))]
+        return " ".join([*said, told.rest]).strip()
 
     def _span(self, event: Event, clip: Clip) -> str:
         start, end = (self.tick(clip.even_s(time_s), clip.duration_s) for time_s in event.span)
@@ -83,7 +90,10 @@ class TextTimestamps(Localizer):
         if query.task == "dense_captioning":
             rule, events = self.read_events(answer.text)
         else:
-            found = [(int(a), int(b)) for a, b in SPAN.findall(answer.text)]
+            # Words around the times may hold numbers of their own.
+            named = FROM_TO.findall(answer.text) if self.captions != "none" else []
+            named = named or [tuple(filter(None, span)) for span in SPAN.findall(answer.text)]
+            found = [(int(a), int(b)) for a, b in named]
             rule, events = ("digits" if found else None), [(a, b, "") for a, b in found]
         # As released: the end tick of a dense caption belongs to the event, the end tick of a moment does not.
         last = 1 if query.task == "dense_captioning" else 0

@@ -22,7 +22,8 @@ class StructuralHead(nn.Module):
 
     Args:
         width: D, of the language model.
-        max_scale: upper bound of the factor of the cosines; None: unbounded, as released.
+        max_scale: upper bound of the factor of the cosines, held by the parameter itself, so that it can come back;
+            None: unbounded, as released.
     """
 
     def __init__(self, width: int, max_scale: float | None = None):
@@ -35,8 +36,10 @@ class StructuralHead(nn.Module):
     @property
     def scale(self) -> Tensor:
         """The factor of the cosines."""
-        scale = self.logit_scale.exp()
-        return scale if self.max_scale is None else scale.clamp(max=self.max_scale)
+        if self.max_scale is not None:
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=math.log(self.max_scale))
+        return self.logit_scale.exp()
 
     def frames(self, states: Tensor) -> Tensor:
         """Unit vectors (.., D) of frame states."""

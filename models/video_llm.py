@@ -5,7 +5,7 @@ tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from inspect import signature
@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from datamodules.batch import Batch, PromptBatch
+from datamodules.batch import Batch, PromptBatch, frame_states
 from datamodules.chat import IGNORE
 from datamodules.packing import attention_pattern, block_positions
+from models.feedback import Feedback, Writing
 from models.routed_lora import route, spatial_merged
 
 
@@ -60,6 +61,8 @@ class Generated:
     """(D,) at the first token of the prompt."""
     question: dict[str, Tensor] = field(default_factory=dict)
     """(L, D) at the words behind the video; only where no language model reads them."""
+    moments: Tensor | None = None
+    """(L, 2) what each token was read as; NaN: as the plain token. None: all were."""
 
 
 def without_gradients(method: Callable) -> Callable:
@@ -85,6 +88,7 @@ class VideoLLM(nn.Module):
         head: what a localizer learns on hidden states; kept here, used by the localizer.
         states: where hidden states are taken, see ``localizers.base.StatePoint``.
         bidirectional: whether a video's frames attend to all of its frames.
+        feedback: how time tokens are read with their times; None: there are none.
     """
 
     sharded: bool = False
@@ -97,10 +101,11 @@ class VideoLLM(nn.Module):
         head: nn.Module | None = None,
         states: Sequence[str] = (),
         bidirectional: bool = False,
+        feedback: Feedback | None = None,
     ):
         super().__init__()
         self.llm, self.adapter, self.head = llm, adapter, head
-        self.states, self.bidirectional = tuple(states), bidirectional
+        self.states, self.bidirectional, self.feedback = tuple(states), bidirectional, feedback
         if bidirectional:
             self.causal_lm.config.sliding_window = None  # frames reach further than any window
 
@@ -140,7 +145,8 @@ class VideoLLM(nn.Module):
         """The language-model loss of a batch; logits are computed for supervised tokens only."""
         video = (batch.frame_mask, batch.features, batch.feature_mask, batch.spatial, batch.spatial_mask)
         inputs, frames = self.embed(batch.input_ids, *video, batch.question_ids)
-        inputs = refer(inputs, batch.references, frames)
+        if self.feedback:
+            inputs = self.feedback(self.head, inputs, batch.moments, frames)
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
         position_ids = None if batch.blocks is None else block_positions(batch.blocks)
@@ -217,9 +223,11 @@ class VideoLLM(nn.Module):
             )
         cache.batch_select_indices(rows)
         suffix = self.words(prompts.suffix_ids)
-        suffix = refer(suffix, prompts.references, frames[rows])
+        if self.feedback:
+            suffix = self.feedback(self.head, suffix, prompts.moments, frames, rows)
         attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
-        with self.watch() as during, spatial_merged(self.llm) if merge_spatial else nullcontext():
+        merged = spatial_merged(self.llm) if merge_spatial else nullcontext()
+        with self.watch() as during, merged, self._listening(prompts, frames, before, during) as writing:
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
@@ -227,7 +235,7 @@ class VideoLLM(nn.Module):
                 **cache_argument(self.causal_lm, cache),
                 **settings,
             )
-            if self.states:  # the last token has been predicted, but not yet read
+            if self.states or self.feedback:  # the last token has been predicted, but not yet read
                 self._read_last(answers, attention_mask, cache)
         steps = {point: torch.cat([call[:, -1:] for call in calls], dim=1) for point, calls in during.items()}
         start = prompts.prefix_mask.argmax(-1)
@@ -238,9 +246,20 @@ class VideoLLM(nn.Module):
                 predicting={point: states[query, :-1] for point, states in steps.items()},
                 reading={point: states[query, 1:] for point, states in steps.items()},
                 first={point: calls[0][row, start[row]] for point, calls in before.items()},
+                moments=torch.stack(writing.moments, dim=1)[query] if writing else None,
             )
             for query, (ids, row) in enumerate(zip(answers, rows.tolist(), strict=True))
         ]
+
+    def _listening(
+        self, prompts: PromptBatch, frames: Tensor, before: dict[str, list[Tensor]], during: dict[str, list[Tensor]]
+    ) -> AbstractContextManager[Writing | None]:
+        """Time tokens are read with their times inside, where the localizer has any."""
+        if not self.feedback:
+            return nullcontext()
+        seen = {point: frame_states(calls[0], prompts) for point, calls in before.items()}
+        videos = prompts.feature_mask, prompts.video_of_query
+        return Writing(self.feedback, self.head, frames, seen, *videos, during).listening(self.words)
 
     def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
         mask = F.pad(attention_mask, (0, answers.shape[1]), value=1)
@@ -256,17 +275,3 @@ class VideoLLM(nn.Module):
 def cache_argument(llm: PreTrainedModel, cache: Cache) -> dict[str, Cache]:
     """A cache under the name that the model's ``forward`` has for it: ``past_key_values`` before transformers 5.24."""
     return {"cache" if "cache" in signature(llm.forward).parameters else "past_key_values": cache}
-
-
-def refer(inputs: Tensor, references: Tensor | None, frames: Tensor) -> Tensor:
-    """Add to each token that refers to a frame that frame's input vector (E.T. Chat, ``<vid>`` in a question).
-
-    Args:
-        inputs: (B, L, D).
-        references: (B, L) frame numbers, -1 for none; None: there are none at all.
-        frames: (B, T, D).
-    """
-    if references is None:
-        return inputs
-    row, at = (references >= 0).nonzero(as_tuple=True)
-    return inputs.index_put((row, at), frames[row, references[row, at]], accumulate=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from datamodules.chat import CHAT_FORMATS
-from localizers import StructuralTokens
+from localizers import FrameMatching, StructuralTokens, TextTimestamps
+from localizers.base import Localizer
 from models.adapters import Compressor
 from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer, write_weights
 from models.frame_compressor import load_compressor, parameter_name
@@ -87,15 +88,16 @@ def import_merged(
         raise ValueError(f"{folder} has no frame compressor: model.qformer_ln.weight is missing")
     compressor = adapter.build(patch_width, width)
     load_compressor(compressor, parts[ADAPTER])
-    head = trained_head(parts[HEAD], width)
+    localizer = localizer_of(raw, parts[HEAD], folder)
+    head = trained_head(parts[HEAD], localizer, width)
     copy_tokenizer(folder, output / "base", raw)
     llm.save_pretrained(output / "base")
     manifest = {
         "stage": f"imported from {'MeCo' if 'logit_scale' in parts[HEAD] else 'E.T. Chat'}",
         "base": {"name": str(output / "base"), "fingerprint": fingerprint(llm)},
-        "localizer": StructuralTokens(bidirectional=bool(raw.get("bi_attention")), token_init="released").config(),
+        "localizer": localizer.config(),
         "chat": raw["conv_type"],
-        "style": "meco",
+        "style": "meco" if "logit_scale" in parts[HEAD] else "etchat",
         "adapter": adapter.config(),
         "feature_width": patch_width,
     }
@@ -212,15 +214,29 @@ def language_model(raw: dict, tensors: dict[str, Tensor], folder: Path) -> PreTr
     return llm
 
 
-def trained_head(tensors: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """The structural head; empty where there is none (E.T. Chat before its last stage).
+def localizer_of(raw: dict, head: dict[str, Tensor], folder: Path) -> Localizer:
+    """How the model says when: MeCo's heads have a temperature, E.T. Chat's have none, its first stages have no heads.
 
-    E.T. Chat has no temperature: there the one that MeCo starts from is used.
+    Raises:
+        ValueError: there are heads of neither, or the model writes times into the questions to its Q-Former.
     """
+    if raw.get("use_time_tag"):
+        raise ValueError(f"{folder}/config.json: use_time_tag is not understood")
+    settings = {"bidirectional": bool(raw.get("bi_attention")), "token_init": "released"}
+    if "logit_scale" in head:
+        return StructuralTokens(**settings)
+    if not head:
+        return TextTimestamps(bidirectional=settings["bidirectional"])
+    if raw.get("use_matching"):
+        return FrameMatching(alpha=float(raw.get("alpha", FrameMatching.alpha)), **settings)
+    raise ValueError(f"{folder}: head weights lack logit_scale (MeCo), and config.json has no use_matching (E.T. Chat)")
+
+
+def trained_head(tensors: dict[str, Tensor], localizer: Localizer, width: int) -> dict[str, Tensor]:
+    """The head of a localizer; empty where there is none (E.T. Chat before its last stage)."""
     if not tensors:
         return {}
-    own = StructuralTokens().head(width).state_dict()
-    found = {"logit_scale": own["logit_scale"]} | {key: value.float() for key, value in tensors.items()}
+    own, found = localizer.head(width).state_dict(), {key: value.float() for key, value in tensors.items()}
     shapes = [{key: value.shape for key, value in head.items()} for head in (own, found)]
     check_keys(HEAD, *shapes)
     return found

@@ -53,7 +53,7 @@ def test_the_second_question_stands_behind_the_first_answer(module):
     text = module.dialogue.tokenizer.decode(whole)
     assert text.count(module.dialogue.encoder.chat.end) == 1
     assert re.search(r"sings.*B. a cat.*letter.*</s>.*: During which frames can we see .* sings", text, re.DOTALL)
-    by_hand = replace(first, suffix_ids=whole, references=torch.full_like(whole, -1), next_ids=())
+    by_hand = replace(first, suffix_ids=whole, moments=torch.full((len(whole), 2), torch.nan), next_ids=())
     (second,) = module.answering.generate(module.model, collate_prompts([by_hand], 0))
     (found,) = ask(module, WHO)
     assert found.answer == f"{module.answering.read(said).text}\n{module.answering.read(second).text}"

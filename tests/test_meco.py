@@ -1,5 +1,6 @@
 """MeCo on the tiny world: what learns, what is kept, and that neither batching nor sharing changes a map."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -7,9 +8,9 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-import yaml
 from transformers import LogitsProcessorList
 
+import evaluate
 import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.chat import chat_format
@@ -24,9 +25,9 @@ from lightning_modules.training_cli import TrainingCLI
 from localizers import StructuralTokens
 from models.adapters import LinearAdapter
 from models.checkpoints import load_llm, load_tokenizer, read_weights
+from models.feedback import Feedback
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
-from sweep import command, grid, read_sweep
 
 MECO = "--model.localizer=StructuralTokens"
 TOKENS = 3
@@ -43,7 +44,9 @@ def model(llm, dialogue):
     base, localizer = load_llm(llm, torch.float32), dialogue.localizer
     add_tokens(base, dialogue.tokenizer, localizer.special_tokens)
     width = base.config.hidden_size
-    return VideoLLM(base, LinearAdapter(8, width), localizer.head(width), localizer.states, bidirectional=True).eval()
+    ids = [number for number, token in dialogue.special.items() if token in localizer.time_tokens]
+    parts = LinearAdapter(8, width), localizer.head(width), localizer.states
+    return VideoLLM(base, *parts, bidirectional=True, feedback=Feedback(localizer, tuple(ids))).eval()
 
 
 def video(frames: int, name: str = "v") -> Video:
@@ -147,7 +150,7 @@ def test_what_predicts_a_token_is_read_at_the_next(dialogue, model):
 def test_a_reference_adds_its_frame_to_the_token(dialogue, model):
     turn = Turn("what is at <s0>?", "a robot.", times={"<s0>": 3.0})
     batch = collate([dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(12), Random(0))], 0)
-    assert int((batch.references >= 0).sum()) == 1
+    assert int((~batch.moments.isnan()).all(-1).sum()) == 1
     features = batch.features.float().requires_grad_(True)
     seen = []
     hook = model.causal_lm.get_decoder().register_forward_pre_hook(
@@ -156,7 +159,7 @@ def test_a_reference_adds_its_frame_to_the_token(dialogue, model):
     object.__setattr__(batch, "features", features)
     model(batch)
     hook.remove()
-    at = batch.references[0].argmax()
+    at = (~batch.moments[0, :, 0].isnan()).int().argmax()
     seen[0][0, at].sum().backward()
     assert (features.grad[0].abs().sum(-1) > 0).nonzero().flatten().tolist() == [3]
     model.zero_grad(set_to_none=True)
@@ -253,6 +256,32 @@ def test_maps_of_nan_are_counted_as_unparsed_and_named(run):
     assert scores["grounding/unparsed"] == scores["dense_captioning/unparsed"] == 1
 
 
+def test_a_trained_model_is_read_by_another_rule(run, world, tmp_path):
+    """As released: one checkpoint, and a rule for each benchmark; which one it was stands in the protocol."""
+    args = [f"--checkpoint={run}", f"--shards={world / 'videos'}", f"--queries={world / 'test/grounding.jsonl'}"]
+    args += [f"--output={tmp_path}", "--num_workers=0", "--generation.max_new_tokens=4"]
+    evaluate.main(["benchmark", *args, "--localizer.rule=etbench", "--localizer.threshold=0.5"])
+    found = json.loads((tmp_path / "metrics.json").read_text())["protocol"]
+    settings, trained = found["localizer"]["init_args"], found["localizer_trained"]["init_args"]
+    assert (settings["rule"], settings["threshold"]) == ("etbench", 0.5)
+    assert (trained["rule"], trained["threshold"]) == ("argmax", 0.7)
+    assert {key for key in settings if settings[key] != trained[key]} == {"rule", "threshold"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"captions": "query"}, "localizer.captions is no setting of decoding alone; of a trained StructuralTokens, "
+                                "localizer.rule, localizer.threshold"),
+        ({"ticks": 32}, "localizer.ticks is no setting of decoding alone"),
+        ({"rule": "best"}, "Got value: best"),
+    ],
+)  # fmt: skip
+def test_what_a_model_was_trained_with_stays(run, settings, words):
+    with pytest.raises(ValueError, match=words):
+        TrainedModel.from_run(run, localizer=settings)
+
+
 @pytest.mark.parametrize(
     ("turn", "words"),
     [
@@ -312,19 +341,6 @@ def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
     if stage != "stage1":
         assert (model["lora"]["r"], model["lora"]["alpha"], model["lora"]["dropout"]) == (128, 256, 0.05)
         assert model["tune_adapter"]
-
-
-def test_every_point_of_the_ablation_is_a_valid_command(monkeypatch):
-    monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
-    settings = read_sweep("configs/sweeps/meco_ablation.yaml")
-    points = list(grid(settings["parameters"]))
-    assert len(points) == 12
-    for point in points:
-        config = TrainingCLI(command(settings, point)[2:]).config
-        wanted = yaml.safe_load(point["model.init_args.localizer"])["init_args"]
-        made = vars(config["model"]["init_args"]["localizer"]["init_args"])
-        assert wanted.items() <= made.items()
-        assert config["seed_everything"] == point["seed_everything"]
 
 
 def test_grounded_questions_are_asked_and_learned_in_one_turn(llm):

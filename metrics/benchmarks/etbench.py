@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metrics.benchmarks.answers import Parsed, etbench_events, etbench_windows
 from metrics.benchmarks.event_captions import group_scores, matched_pairs
-from metrics.benchmarks.options import choice_of_gvq, choice_of_rvq
+from metrics.benchmarks.options import Choice, choice_of_gvq, choice_of_rvq
 from metrics.captions import tokenizer
 from metrics.dense_captioning import precision_recall_f1, video_localization
 from metrics.grounding import EVALUATORS, best_ious
@@ -185,14 +185,21 @@ def captioning(samples: Sequence[Sample], policy: str) -> dict[str, float]:
 
 def option_accuracy(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     """RAR, ECA and RVQ. ``official`` gives a wrong letter a second chance by similarity, ``sound`` does not."""
-    choices = [choice_of_rvq(sample["a"], sample["o"], sample["p"], final=policy == "sound") for sample in samples]
+    sound = policy == "sound"
+    choices = [own_choice(row) or choice_of_rvq(row["a"], row["o"], row["p"], final=sound) for row in samples]
     hits = [choice.option == sample["p"] for choice, sample in zip(choices, samples, strict=True)]
     return {"Total": len(samples), "Failed": sum(not choice.letter for choice in choices), "Acc": mean(hits)}
 
 
+def own_choice(sample: Sample) -> Choice | None:
+    """The option that this project has read from an answer of its own; None: it is still to be read."""
+    return None if sample.get("option") is None else Choice(sample["option"], letter=True)
+
+
 def grounded_question(samples: Sequence[Sample], policy: str) -> dict[str, float]:
     """GVQ: the option must be right, then the first window counts; over all samples."""
-    choices = [choice_of_gvq(sample["a"], sample["o"]) for sample in samples]
+    official = policy == "official"
+    choices = [own_choice(sample) or choice_of_gvq(sample["a"], sample["o"], official) for sample in samples]
     hits = [choice.option == sample["p"] for choice, sample in zip(choices, samples, strict=True)]
     ious, _ = first_window_ious(samples, policy, several=False)
     windows = [read_answer(etbench_windows, sample, policy).windows for sample in samples]

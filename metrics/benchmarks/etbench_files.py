@@ -66,8 +66,18 @@ def answer(row: Mapping, where: str, truth: Mapping[str, Mapping]) -> tuple[str,
 
 
 def own(row: Mapping, sample: Mapping, where: str) -> dict:
-    """What is scored of one of our predictions beside or in place of its text, whose times are not seconds."""
-    task = sample["task"]
+    """What is scored of one of our predictions beside or in place of its text, whose times are not seconds.
+
+    Raises:
+        FileError: the prediction's option is none of the sample's.
+    """
+    task, found = sample["task"], {}
+    if task in OPTION_TASKS and (option := row.get("option")) is not None:
+        if type(option) is not int or not 0 <= option < len(sample["o"]):
+            raise FileError(
+                f"{where}: 'option' must be the index of one of the {len(sample['o'])} options, got {option}"
+            )
+        found = {"option": option}
     if task in CAPTION_TASKS:
         events = [event for event in predictions.own_events(row, where) or [] if is_valid(event[:2])]
         windows, captions = tuple(event[:2] for event in events), tuple(event[2] for event in events)
@@ -75,10 +85,10 @@ def own(row: Mapping, sample: Mapping, where: str) -> dict:
         spans = [tuple(span[:2]) for span in predictions.own_windows(row, where) or ()]
         windows, captions = tuple(filter(is_valid, spans)), ()
     else:
-        return {}
+        return found
     if task == "vhd":
         return {"a": f"{peak(windows[0], row, duration(sample, where)):.6f}" if windows else ""}
-    return {"parsed": Parsed(windows, captions, row.get("rule"))}
+    return {**found, "parsed": Parsed(windows, captions, row.get("rule"))}
 
 
 def peak(window: Sequence[float], row: Mapping, duration_s: float) -> float:

@@ -8,6 +8,8 @@ from metrics.similarity import embed
 
 BRACKETS = re.compile(r"\(([A-Za-z])\)")
 AFTER_LETTER = ".,) "
+STATED = re.compile(r"\banswer is\W*([A-Z])(?!\w|\s+\w)")
+"""Pattern of the option that an answer ends with; "the answer is A dog" names none."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ def leading_letter(answer: str) -> int | None:
     return index_of(answer[0])
 
 
+def stated_letter(answer: str) -> int | None:
+    """The letter behind the last "answer is", as MeCo's answers end: "Therefore, the answer is (D)."."""
+    found = STATED.findall(answer)
+    return index_of(found[-1]) if found else None
+
+
 def most_similar(answer: str, options: Sequence) -> int | None:
     """The option, written as "(A) text", with the highest sentence similarity to the whole answer."""
     if not cleaned(answer):
@@ -59,20 +67,28 @@ def choose(answer: str, options: Sequence, letters: Sequence[int | None], accept
 
 
 def choice_of_rvq(answer: str, options: Sequence, right: int, final: bool) -> Choice:
-    """RAR, ECA, RVQ: the first "(X)", else a leading letter, else the most similar option.
+    """RAR, ECA, RVQ: the first "(X)", else a leading letter, else one behind "answer is", else the most similar option.
 
     Args:
         answer: free text.
         options: the options.
         right: index of the right option.
         final: a letter of an option is the choice, right or wrong. The official code takes a wrong letter for no
-            letter and goes on to the similarity, so that a wrong answer gets a second chance.
+            letter and goes on to the similarity, so that a wrong answer gets a second chance; it knows no "answer is".
     """
     bracket = BRACKETS.search(answer)
-    letters = [index_of(bracket[1]) if bracket else None, leading_letter(answer)]
+    letters = [
+        index_of(bracket[1]) if bracket else None,
+        leading_letter(answer),
+        stated_letter(answer) if final else None,
+    ]
     return choose(answer, options, letters, range(len(options)) if final else [right])
 
 
-def choice_of_gvq(answer: str, options: Sequence) -> Choice:
-    """GVQ: a leading letter of an option is final, else the most similar option."""
-    return choose(answer, options, [leading_letter(answer)], range(len(options)))
+def choice_of_gvq(answer: str, options: Sequence, official: bool = False) -> Choice:
+    """GVQ: a leading letter of an option is final, else one behind "answer is", else the most similar option.
+
+    ``official`` knows no "answer is".
+    """
+    letters = [leading_letter(answer), None if official else stated_letter(answer)]
+    return choose(answer, options, letters, range(len(options)))

@@ -17,7 +17,10 @@ TASKS = ("grounding", "dense_captioning", "events")
 
 
 def read(
-    path: Path, on_error: OnError = "fail", tasks: Sequence[str] = ("grounding", "dense_captioning")
+    path: Path,
+    on_error: OnError = "fail",
+    tasks: Sequence[str] = ("grounding", "dense_captioning"),
+    repair: bool = False,
 ) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
@@ -26,6 +29,7 @@ def read(
         on_error: ``fail``, or ``skip`` to leave out events (or whole videos) that are wrong and count them.
         tasks: what to make: ``grounding``, one query a sentence (text as published, stripped); ``dense_captioning``
             and ``events``, one record a video (captions without their full stop).
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         The queries, and how many events or videos were left out for each reason.
@@ -34,7 +38,7 @@ def read(
         ValueError: the file has another layout, a task is unknown, or (``fail``) naming file, video and event.
     """
     check_tasks(tasks)
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     videos = records.json()
     if not isinstance(videos, dict) or not (videos and any(map(is_story, videos.values()))):
         raise records.refuse(videos)

@@ -31,13 +31,16 @@ class Moment(NamedTuple):
     text: Any
 
 
-def read(path: Path, on_error: OnError = "fail", durations: Path | None = None) -> tuple[list[Query], Counter[str]]:
+def read(
+    path: Path, on_error: OnError = "fail", durations: Path | None = None, repair: bool = False
+) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: the published text, or a json of one of ``LAYOUTS``.
         on_error: ``fail``, or ``skip`` to leave out what is wrong and count it.
         durations: file with the length of each video; what it says goes before the annotation file.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One ``grounding`` query a sentence, and how many were left out for each reason.
@@ -45,7 +48,7 @@ def read(path: Path, on_error: OnError = "fail", durations: Path | None = None) 
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, place and what is wrong.
     """
-    records = Records(path, on_error, LAYOUTS)
+    records = Records(path, on_error, LAYOUTS, repair)
     lengths = read_durations(durations) if durations else {}
     counts: Counter[str] = Counter()
     for where, name, video, duration_s, spans, text in _moments(records):

@@ -23,6 +23,7 @@ def annotations(
     shards: Path | None = None,
     hold_out: int = 0,
     on_error: OnError = "fail",
+    repair: bool = False,
 ) -> None:
     """Convert a published annotation file into queries.
 
@@ -40,13 +41,15 @@ def annotations(
         hold_out: questions for `data.val`, about videos that are left out of the output; they go into a file beside
             it, `stage2.val.jsonl` for `stage2.jsonl`.
         on_error: stop at the first record that cannot be used, or skip and count it.
+        repair: mend windows as MeCo does (swap ends, cut what overruns the video, give those without length a second)
+            and count them, in place of refusing them.
     """
     from datamodules.query_files import write_queries
     from preparation.annotations.conversion import convert
     from preparation.annotations.holding_out import hold_out as hold_out_questions
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
-    options["prompts"] = prompts
+    options |= {"prompts": prompts, "repair": repair or None}
     converted = convert(name, input, on_error, shards, filter, **options)
     queries, rows = converted.queries, converted.rows()
     if hold_out:

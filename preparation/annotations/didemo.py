@@ -19,7 +19,11 @@ SEGMENT_S = 5.0
 
 
 def read(
-    path: Path, on_error: OnError = "fail", tasks: Sequence[str] = ("grounding",), durations: Path | None = None
+    path: Path,
+    on_error: OnError = "fail",
+    tasks: Sequence[str] = ("grounding",),
+    durations: Path | None = None,
+    repair: bool = False,
 ) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
@@ -31,6 +35,7 @@ def read(
         on_error: ``fail``, or ``skip`` to leave out descriptions that are wrong and count them.
         tasks: ``grounding``, one query a description; ``dense_captioning`` and ``events``, one record a video.
         durations: file with the length of each video; without it times refer to the features' own length.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         The queries, and how many descriptions were left out for each reason.
@@ -39,7 +44,7 @@ def read(
         ValueError: the file has another layout, or (``fail``) naming file, record and what is wrong.
     """
     check_tasks(tasks)
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     lengths = read_durations(durations) if durations else {}
     videos: dict[str, list[Event]] = defaultdict(list)
     for where, row in records.rows(("video", "description", "times")):

@@ -26,13 +26,16 @@ QUOTED = re.compile(r"(?<!\w)'(.+?)'(?!\w)")
 SPAN = re.compile(r"<s\d+>(?:[^<]{1,5}<e\d+>)?(?:\s*seconds?\b)?[\s,:;.]*")
 
 
-def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published") -> tuple[list[Query], Counter[str]]:
+def read(
+    path: Path, on_error: OnError = "fail", prompts: Prompts = "published", repair: bool = False
+) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: one of the two published files, or one in MeCo's layout.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
         prompts: ``published``, or ``meco`` for questions as MeCo asks them.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One ``dialogue`` a sample, with the id ``VIDEO#PLACE``; its last turn holds the sample's windows as events.
@@ -44,7 +47,7 @@ def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published")
 
     Source: MeCo, ``meco/train/train.py`` (windows of each task).
     """
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     for place, (where, row) in enumerate(records.rows(("task", "video", "duration", "conversations"))):
         with records.entry(where):
             if row["task"] not in TASKS:

@@ -11,7 +11,7 @@ from datamodules.schema import Query, Turn
 from datamodules.skips import OnError
 from preparation.annotations.files import Records, number
 from preparation.annotations.meco_prompts import Prompts, meco_question
-from preparation.annotations.time_marks import TimeMarks
+from preparation.annotations.time_marks import TimeMarks, in_seconds
 
 LAYOUT = "a list of {idx, task, source, video, duration, q} with src, tgt, p, o and g (etbench_txt_v1.0.json or vid)"
 TASKS = {**dict.fromkeys(("tvg", "epm", "tal", "evs", "vhd", "tem"), "grounding"),
@@ -19,13 +19,16 @@ TASKS = {**dict.fromkeys(("tvg", "epm", "tal", "evs", "vhd", "tem"), "grounding"
          **dict.fromkeys(("rar", "eca", "rvq"), "qa"), "gvq": "grounded_qa"}  # fmt: skip
 
 
-def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published") -> tuple[list[Query], Counter[str]]:
+def read(
+    path: Path, on_error: OnError = "fail", prompts: Prompts = "published", repair: bool = False
+) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: one of the two published files.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
         prompts: ``published``, or ``meco`` for the questions that MeCo asks instead.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One query a sample, with ``idx`` as its id: ``grounding`` (tvg, epm, tal, evs, vhd, tem), ``dense_captioning``
@@ -35,7 +38,7 @@ def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published")
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, sample and what is wrong.
     """
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     for where, row in records.rows(("idx", "task", "video", "duration", "q")):
         with records.entry(where):
             if row["task"] not in TASKS:
@@ -55,7 +58,8 @@ def read(path: Path, on_error: OnError = "fail", prompts: Prompts = "published")
             marks.finish()
             options, answer = (tuple(row["o"]), row["p"]) if task in ("qa", "grounded_qa") else ((), None)
             turns = (Turn(text, task=task, times=times),)
-            query = Query(str(row["idx"]), video, task, row["q"].strip(), events if task != "qa" else (), turns,
+            published = in_seconds(row["q"].strip(), row.get("src") or [])
+            query = Query(str(row["idx"]), video, task, published, events if task != "qa" else (), turns,
                           duration_s, options, answer, source=row.get("source", ""))  # fmt: skip
             records.add(query)
     return records.finish()

@@ -12,8 +12,13 @@ from pathlib import Path
 from datamodules.schema import Event, Query
 from datamodules.skips import OnError, Skips
 
+REPAIRED = "repaired"
+"""Begins what is counted of windows that were mended."""
+MENDS = "; --repair true mends such windows"
 KEYS = 8
 """The keys that a message names."""
+MOMENT_S = 1.0
+"""Length that a window without any is given: a frame, at one frame a second (MeCo)."""
 FRAMES_RATIO = 4.0
 """An event that ends after this many times the length of its video was not measured in seconds."""
 
@@ -86,10 +91,13 @@ class Records:
         path: the file.
         on_error: ``fail`` at the first entry that cannot be used, or ``skip`` it and count.
         layouts: what is understood, for the message about anything else.
+        repair: mend windows as MeCo's code does, and count them, see ``repaired``; False: refuse them.
     """
 
-    def __init__(self, path: Path, on_error: OnError, layouts: str):
-        self.path, self.layouts, self.skips = Path(path), layouts, Skips(on_error)
+    def __init__(self, path: Path, on_error: OnError, layouts: str, repair: bool = False):
+        self.path, self.layouts, self.skips, self.repair = Path(path), layouts, Skips(on_error), repair
+        self.notes: Counter[str] = Counter()
+        """What became of queries that were kept, by reason."""
         self._queries: dict[str, Query] = {}
         self._events = self._overrun = self._frames = 0
 
@@ -157,14 +165,17 @@ class Records:
             start_s, end_s = (number(time_s, "time") for time_s in span)
         except (TypeError, ValueError):
             raise ValueError(f"timestamps are not a pair of numbers: {span!r}") from None
+        if self.repair:
+            start_s, end_s, faults = repaired(start_s, end_s, duration_s)
+            self.notes.update(f"{REPAIRED}: {fault}" for fault in faults)
         if end_s <= start_s:
-            raise ValueError(f"end is not after the start: {start_s}..{end_s} s")
+            raise ValueError(f"end is not after the start: {start_s}..{end_s} s{MENDS}")
         self._events += 1
         if start_s < 0 or (duration_s and not inside(start_s, end_s, duration_s)):
             self._overrun += 1
             frames = bool(duration_s) and end_s > FRAMES_RATIO * duration_s
             self._frames += frames
-            hint = "; frame numbers? Divide them by the frame rate" if frames else ""
+            hint = "; frame numbers? Divide them by the frame rate" if frames else MENDS
             raise ValueError(f"event outside the video: {start_s}..{end_s} s of {duration_s} s{hint}")
         return Event(start_s, end_s, caption)
 
@@ -175,7 +186,7 @@ class Records:
         self._queries[query.id] = query
 
     def finish(self) -> tuple[list[Query], Counter[str]]:
-        """The queries, and how many entries were left out for each reason.
+        """The queries, how many entries were left out for each reason, and what was noted of the others.
 
         Raises:
             ValueError: most events lie outside their videos by so much that they must be frame numbers.
@@ -186,7 +197,35 @@ class Records:
                 f"them by more than {FRAMES_RATIO:g} times its length: these are frame numbers, not seconds. "
                 "Divide them by the frame rate of each video"
             )
-        return list(self._queries.values()), self.skips.counts
+        return list(self._queries.values()), self.skips.counts + self.notes
+
+
+def repaired(start_s: float, end_s: float, duration_s: float | None) -> tuple[float, float, list[str]]:
+    """A window inside its video that begins before it ends, and what was wrong with it.
+
+    Ends that are the wrong way round are swapped, what lies outside the video is cut off, and a window without length
+    becomes one second around its place. A window that begins behind the video, or ends so far behind that it must count
+    frames, stays as it is. Source: MeCo, ``meco/train/train.py``.
+
+    Args:
+        start_s: as annotated.
+        end_s: as annotated.
+        duration_s: of the video; None: unknown.
+    """
+    faults = []
+    if end_s < start_s:
+        start_s, end_s, faults = end_s, start_s, ["end before start, swapped"]
+    last_s = math.inf if duration_s is None else duration_s
+    if start_s >= last_s or end_s > FRAMES_RATIO * last_s or end_s < 0:
+        return start_s, end_s, faults
+    if start_s < 0 or end_s > last_s + Query.TOLERANCE_S:
+        start_s, end_s = max(start_s, 0.0), min(end_s, last_s)
+        faults.append("event outside the video, cut at its ends")
+    if end_s <= start_s:
+        centre_s = max(min(start_s, last_s - MOMENT_S / 2), MOMENT_S / 2)
+        start_s, end_s = max(centre_s - MOMENT_S / 2, 0.0), min(centre_s + MOMENT_S / 2, last_s)
+        faults.append(f"event without length, made {MOMENT_S:g} s long")
+    return start_s, end_s, faults
 
 
 def inside(start_s: float, end_s: float, duration_s: float) -> bool:

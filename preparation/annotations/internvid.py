@@ -17,13 +17,16 @@ LAYOUT = "a jsonl, csv or list of {YoutubeID, Start_timestamp, End_timestamp, Ca
 CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:\.\d+)?)")
 
 
-def read(path: Path, on_error: OnError = "fail", durations: Path | None = None) -> tuple[list[Query], Counter[str]]:
+def read(
+    path: Path, on_error: OnError = "fail", durations: Path | None = None, repair: bool = False
+) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: ``InternVid-10M-flt.jsonl`` or a part of it.
         on_error: ``fail``, or ``skip`` to leave out clips that are wrong and count them.
         durations: file with the length of each video; the rules of VTimeLLM's stage 2 need it.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One ``events`` record a video, its events by time, and how many clips were left out for each reason.
@@ -31,7 +34,7 @@ def read(path: Path, on_error: OnError = "fail", durations: Path | None = None) 
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, line and what is wrong.
     """
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     lengths = read_durations(durations) if durations else {}
     videos: dict[str, list[Event]] = defaultdict(list)
     for where, row in records.rows(("YoutubeID", "Start_timestamp", "End_timestamp", "Caption")):

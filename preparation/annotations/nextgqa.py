@@ -14,13 +14,16 @@ from preparation.annotations.files import Records, number, read_json
 from preparation.annotations.nextqa import LAYOUT, OPTIONS, question
 
 
-def read(path: Path, on_error: OnError = "fail", grounding: Path | None = None) -> tuple[list[Query], Counter[str]]:
+def read(
+    path: Path, on_error: OnError = "fail", grounding: Path | None = None, repair: bool = False
+) -> tuple[list[Query], Counter[str]]:
     """Read questions and moments.
 
     Args:
         path: the csv with the questions.
         on_error: ``fail``, or ``skip`` to leave out questions that are wrong and count them.
         grounding: the json with the moments.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One ``grounded_qa`` query a question, with the id ``VIDEO_QID``, and how many were left out for each reason.
@@ -30,7 +33,7 @@ def read(path: Path, on_error: OnError = "fail", grounding: Path | None = None) 
     """
     if not grounding:
         raise ValueError("nextgqa needs the moments: --grounding gsub_val.json (without moments, read it as nextqa)")
-    records = Records(path, on_error, LAYOUT)
+    records = Records(path, on_error, LAYOUT, repair)
     rows, moments, used = records.rows(("question", "answer", "qid", *OPTIONS)), read_json(grounding), set()
     first = next(iter(moments.values()), None) if isinstance(moments, dict) else None
     if not isinstance(first, dict) or not {"duration", "location"} <= set(first):

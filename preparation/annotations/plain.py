@@ -22,12 +22,13 @@ from datamodules.skips import OnError
 from preparation.annotations.files import Records
 
 
-def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[str]]:
+def read(path: Path, on_error: OnError = "fail", repair: bool = False) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: the jsonl.
         on_error: ``fail``, or ``skip`` to leave out lines that are wrong and count them.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         The queries, and how many lines were left out for each reason.
@@ -35,13 +36,15 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, line and what is wrong.
     """
-    records = Records(path, on_error, 'one JSON object a line, {"id", "video", "task", ..}')
+    records = Records(path, on_error, 'one JSON object a line, {"id", "video", "task", ..}', repair)
     rows = records.rows(("id", "video", "task"))
     for where, row in rows:
         with records.entry(where):
+            events = []
             for event in row.get("events", ()):
-                records.event((event["start_s"], event["end_s"]), row.get("duration_s"))
-            query = query_from_dict(row)
+                start_s, end_s = records.event((event["start_s"], event["end_s"]), row.get("duration_s")).span
+                events.append({**event, "start_s": start_s, "end_s": end_s})
+            query = query_from_dict({**row, "events": events} if events else row)
             check_times(query)
             records.add(query)
     return records.finish()

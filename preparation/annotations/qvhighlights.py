@@ -16,13 +16,19 @@ from preparation.annotations.files import Records, number
 CLIP_S = 2.0
 ANNOTATORS = 3
 
+LAYOUT = (
+    "one a line, {qid, query, duration, vid} with relevant_windows, relevant_clip_ids and saliency_scores where the "
+    "split has them"
+)
 
-def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[str]]:
+
+def read(path: Path, on_error: OnError = "fail", repair: bool = False) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
     Args:
         path: ``highlight_train_release.jsonl``, or that of another split.
         on_error: ``fail``, or ``skip`` to leave out lines that are wrong and count them.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One ``grounding`` query a line, with saliency where the split has any (clips that are not relevant score 0, as
@@ -31,8 +37,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, line and what is wrong.
     """
-    records = Records(path, on_error, "one a line, {qid, query, duration, vid} with relevant_windows, "
-                                      "relevant_clip_ids and saliency_scores where the split has them")  # fmt: skip
+    records = Records(path, on_error, LAYOUT, repair)
     for where, row in records.rows(("qid", "query", "vid", "duration")):
         with records.entry(where):
             duration_s = number(row["duration"], "duration")

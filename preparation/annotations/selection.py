@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 from datamodules.schema import Query
@@ -60,17 +61,17 @@ class EventRule:
         return kept, Counter(faults[query.video] for query in queries if faults[query.video])
 
 
-def meco(queries: Sequence[Query]) -> tuple[list[Query], Counter[str]]:
-    """Videos of 5 to 350 s, answers of 500 words at most; and how many queries were left out for each reason.
+def answers(queries: Sequence[Query], words: int) -> tuple[list[Query], Counter[str]]:
+    """Videos of 5 to 350 s with answers of ``words`` words at most; and how many queries were left out for each reason.
 
-    Source: MeCo, ``meco/train/train.py``.
+    Source: the ``train.py`` of E.T. Chat and of MeCo.
     """
-    faults = [_meco_fault(query) for query in queries]
+    faults = [_answer_fault(query, words) for query in queries]
     kept = [query for query, fault in zip(queries, faults, strict=True) if not fault]
     return kept, Counter(fault for fault in faults if fault)
 
 
-def _meco_fault(query: Query) -> str:
+def _answer_fault(query: Query, words: int) -> str:
     texts = [text for event in _events(query) for text in (event.caption, event.detail)]
     if literal := [turn.answer for turn in query.turns if turn.answer is not None]:
         texts = literal
@@ -78,7 +79,7 @@ def _meco_fault(query: Query) -> str:
         return "duration not known"
     if not 5 <= query.duration_s <= 350:
         return "video not within 5 to 350 s"
-    return "answer longer than 500 words" if sum(len(text.split()) for text in texts) > 500 else ""
+    return f"answer longer than {words} words" if sum(len(text.split()) for text in texts) > words else ""
 
 
 def _events(query: Query):
@@ -90,10 +91,11 @@ FILTERS: Mapping[str, Callable[[Sequence[Query]], tuple[list[Query], Counter[str
         "vtimellm_stage2": EventRule(2, longest_video_s=120, min_event_s=3, mean_share=0.08),
         "vtimellm_stage3_activitynet": EventRule(3, coverage=0.9),
         "vtimellm_stage3_didemo": EventRule(2, coverage=0.4),
-        "meco": meco,
+        "etchat": partial(answers, words=200),
+        "meco": partial(answers, words=500),
     }
 )
-"""Name -> rule. Sources: VTimeLLM, sections 3.2 and 3.3; MeCo's released code."""
+"""Name -> rule. Sources: VTimeLLM, sections 3.2 and 3.3; the released code and scripts of E.T. Chat and MeCo."""
 
 
 def select(name: str, queries: Sequence[Query]) -> tuple[list[Query], Counter[str]]:

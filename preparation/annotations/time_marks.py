@@ -10,6 +10,13 @@ ROUNDING_S = 0.051
 """Texts round to a tenth of a second."""
 
 
+def in_seconds(text: str, times_s: Sequence[float]) -> str:
+    """A text whose tokens, which come in the order of ``times_s``, are written out."""
+    for time_s in times_s:
+        text = text.replace(TOKEN, f"{time_s:.1f}", 1)
+    return text
+
+
 class TimeMarks:
     """Replaces the times of texts, which come in the order of ``times_s``, by markers.
 

@@ -15,7 +15,7 @@ import numpy as np
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query, Turn, Video
 from datamodules.skips import OnError, SkippedFiles, Skips
-from preparation.annotations.files import Records
+from preparation.annotations.files import REPAIRED, Records, repaired
 from preparation.features.decoding import Sampling
 from preparation.features.extraction import Summary
 from preparation.features.preprocessing import Preprocessing
@@ -30,7 +30,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[str]]:
+def read(path: Path, on_error: OnError = "fail", repair: bool = False) -> tuple[list[Query], Counter[str]]:
     """Read dialogues.
 
     Text is kept byte for byte; only ``<video>`` and the newline behind it are taken off the first question, where the
@@ -40,6 +40,7 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
     Args:
         path: the published json.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         The queries (id ``<video id>#<position in the file>``), and counts: of samples left out for each reason, and of
@@ -61,12 +62,12 @@ def read(path: Path, on_error: OnError = "fail") -> tuple[list[Query], Counter[s
     for number, sample in enumerate(samples):
         try:
             texts, drops = _texts(sample["conversations"])
-            duration_s, times = _times(_marked(sample.get("meta") or {}, texts))
+            duration_s, times, mended = _times(_marked(sample.get("meta") or {}, texts), repair)
             turns = [Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2)]
             name = f"{sample['id']}#{number}"
             source = sample.get("source") or ""
             queries.append(Query(name, sample["id"], "dialogue", "", (), tuple(turns), duration_s, source=source))
-            dropped.update(drops)
+            dropped.update([*drops, *mended])
         except (KeyError, TypeError, AttributeError) as error:
             skips.add(f"{path}, sample {number}", "sample of another layout", repr(error))
         except ValueError as error:
@@ -111,22 +112,34 @@ def _marked(meta: Mapping, texts: list[str]) -> Mapping:
     return {**meta, "token": token}
 
 
-def _times(meta: Mapping) -> tuple[float | None, dict[str, float]]:
-    """Duration and marker -> seconds of a sample. Errors read ``reason: detail``."""
+def _times(meta: Mapping, repair: bool) -> tuple[float | None, dict[str, float], list[str]]:
+    """Duration and marker -> seconds of a sample, and what was mended. Errors read ``reason: detail``."""
     duration_s, times = meta.get("duration"), dict(meta.get("token") or {})
     if not times:
-        return duration_s, {}
+        return duration_s, {}, []
     if duration_s is None:
         raise ValueError("markers without a duration")
     for marker, time_s in times.items():
         if isinstance(time_s, bool) or not isinstance(time_s, (int, float)) or not math.isfinite(time_s):
             raise ValueError(f"time is not a number: {marker} is {time_s!r}")
+    mended = _mend(times, duration_s) if repair else []
+    for marker, time_s in times.items():
         if not 0 <= time_s <= duration_s + Query.TOLERANCE_S:
             raise ValueError(f"event outside the video: {marker} at {time_s} s of {duration_s} s")
         end = marker.replace("<s", "<e")
         if times.get(end, time_s) < time_s:
             raise ValueError(f"end before start: {marker} at {time_s} s, {end} at {times[end]} s")
-    return duration_s, times
+    return duration_s, times, mended
+
+
+def _mend(times: dict[str, float], duration_s: float) -> list[str]:
+    """Repair the windows of marker -> seconds, where both ends are named; and say what was wrong."""
+    mended = []
+    for start in [marker for marker in times if marker.startswith("<s")]:
+        if (end := start.replace("<s", "<e")) in times:
+            times[start], times[end], faults = repaired(times[start], times[end], duration_s)
+            mended += [f"{REPAIRED}: {fault}" for fault in faults]
+    return mended
 
 
 def pack(

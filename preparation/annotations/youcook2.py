@@ -23,6 +23,7 @@ def read(
     on_error: OnError = "fail",
     tasks: Sequence[str] = ("grounding", "dense_captioning"),
     subset: str | None = None,
+    repair: bool = False,
 ) -> tuple[list[Query], Counter[str]]:
     """Read the whole file.
 
@@ -31,6 +32,7 @@ def read(
         on_error: ``fail``, or ``skip`` to leave out what is wrong and count it.
         tasks: what to make, as for ActivityNet Captions.
         subset: only these videos of a ``database`` file: ``training`` or ``validation``.
+        repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         The queries, and how many events or videos were left out for each reason.
@@ -39,7 +41,7 @@ def read(
         ValueError: the file has another layout or no such subset, or (``fail``) naming file, video and event.
     """
     check_tasks(tasks)
-    records = Records(path, on_error, LAYOUTS)
+    records = Records(path, on_error, LAYOUTS, repair)
     content = records.json()
     database = content.get("database", content) if isinstance(content, dict) else None
     stories = {video: _story(entry) for video, entry in database.items()} if isinstance(database, dict) else {}

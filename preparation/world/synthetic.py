@@ -1,10 +1,11 @@
 """The quickstart world: small videos, made from one seed, whose events a tiny language model can learn to find.
 
 An event is a combination of attributes (a red robot jumps in the park). Every attribute value owns a random direction
-in feature space, an event's frames carry the sum of its directions, and its sentences name them in words. Background
-lies around the events; events fade in and out; other events of the same video share attributes with the one that is
-asked for; every video has a style of its own and every frame its own noise. Some combinations occur in no training
-video. The same ``World`` always makes the same bytes.
+in feature space, an event's frames carry the sum of its directions, and its sentences name them in words. One attribute
+more is shown by frames and named by details (near the box), and left out by captions and queries. Background lies
+around the events; events fade in and out; other events of the same video share attributes with the one that is asked
+for; every video has a style of its own and every frame its own noise. Some combinations occur in no training video. The
+same ``World`` always makes the same bytes.
 
 Shape suffixes: T frames, D feature width, S events of a video, F attribute families, V values of a family.
 """
@@ -29,6 +30,8 @@ class Scene:
 
     combinations: tuple[tuple[int, ...], ...]
     """(S, F) one value a family and event; equal rows are a repeated event."""
+    unnamed: tuple[int, ...]
+    """(S,) the value of each event that captions and queries leave out."""
     spans: tuple[tuple[float, float], ...]
     """(S, 2) fractions of the duration, in order, apart from each other."""
     duration_s: float
@@ -40,7 +43,8 @@ class World:
 
     Args:
         seed: everything derives from it.
-        difficulty: 0 (three families of six values, light noise) to 1 (five of ten, noise as strong as the signal).
+        difficulty: 0 (sentences of three families of six values, light noise) to 1 (of five of ten, noise as strong as
+            the signal).
         frames: T, frames of a video.
         width: D, feature width.
         held_out: share of the attribute combinations that training never shows.
@@ -65,7 +69,7 @@ class World:
 
     @property
     def families(self) -> int:
-        """F, how many attribute families an event has: three to five."""
+        """F, how many attribute families a sentence names: three to five. Frames show one more."""
         return 3 + round(2 * self.difficulty)
 
     @property
@@ -80,9 +84,9 @@ class World:
 
     @cached_property
     def directions(self) -> np.ndarray:
-        """(F, V, D) a random direction for every attribute value."""
+        """(F + 1, V, D) a random direction for every attribute value; the last family is named by details alone."""
         vectors = self._rng("directions").standard_normal((len(FAMILIES), 10, self.width))
-        return vectors[: self.families, : self.values]
+        return vectors[: self.families + 1, : self.values]
 
     @cached_property
     def backgrounds(self) -> np.ndarray:
@@ -132,7 +136,9 @@ class World:
         lengths[0::2] = rng.uniform(0.4, 2, events + 1)
         edges = np.cumsum(lengths / lengths.sum())[:-1].reshape(events, 2)
         spans = tuple((float(start), float(end)) for start, end in edges)
-        return Scene(tuple(combinations[i] for i in order), spans, float(np.round(rng.uniform(20, 120), 1)))
+        duration_s = float(np.round(rng.uniform(20, 120), 1))
+        unnamed = tuple(map(int, self._rng("unnamed", split, index).integers(self.values, size=events)))
+        return Scene(tuple(combinations[i] for i in order), unnamed, spans, duration_s)
 
     def video(self, index: int, split: str = "train") -> tuple[Video, list[Event]]:
         """Video ``index`` of a split (``train``, ``val``, ``test``) and its events in order of time."""
@@ -140,22 +146,23 @@ class World:
         times = (np.arange(self.frames) + 0.5) / self.frames
         features = np.tile(self.backgrounds[rng.integers(len(self.backgrounds))], (self.frames, 1))
         events = []
-        for combination, span in zip(scene.combinations, scene.spans, strict=True):
+        for combination, unnamed, span in zip(scene.combinations, scene.unnamed, scene.spans, strict=True):
             inside = np.minimum(times - span[0], span[1] - times) * self.frames  # in frames; an edge fades over one
             weight = np.clip(inside + 0.5, 0, 1)[:, None]
-            features = (1 - weight) * features + weight * self._look(combination)
+            features = (1 - weight) * features + weight * self._look(combination, unnamed)
             text = caption(rng, combination)
             start_s, end_s = (edge * scene.duration_s for edge in span)
-            events.append(Event(start_s, end_s, text, detail(rng, combination, text)))
+            events.append(Event(start_s, end_s, text, detail(rng, text, self.families, unnamed)))
         video = self._video(f"{split}{index:05d}", scene.duration_s, times, features, rng)
         return video, events
 
     def image(self, index: int) -> tuple[Video, Event]:
         """One picture of one event (T = 1, called one second long), for feature alignment."""
         rng = self._rng("image", index)
-        combination = self.combination(rng, "train")
-        video = self._video(f"image{index:05d}", 1.0, np.zeros(1), self._look(combination)[None], rng)
-        return video, Event(0.0, 1.0, caption(rng, combination))
+        combination, unnamed = self.combination(rng, "train"), int(rng.integers(self.values))
+        video = self._video(f"image{index:05d}", 1.0, np.zeros(1), self._look(combination, unnamed)[None], rng)
+        text = caption(rng, combination)
+        return video, Event(0.0, 1.0, text, detail(rng, text, self.families, unnamed))
 
     def events_query(self, index: int, split: str = "train") -> Query:
         """The events of a video as material for template dialogues."""
@@ -190,8 +197,9 @@ class World:
         digest = hashlib.sha256(repr((self.seed, *map(str, key))).encode()).digest()
         return np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
 
-    def _look(self, combination) -> np.ndarray:
-        return self.directions[np.arange(self.families), list(combination)].sum(0) / np.sqrt(self.families)
+    def _look(self, combination: tuple[int, ...], unnamed: int) -> np.ndarray:
+        shown = self.directions[np.arange(self.families + 1), [*combination, unnamed]]
+        return shown.sum(0) / np.sqrt(len(shown))
 
     def _video(self, name: str, duration_s: float, times: np.ndarray, features: np.ndarray, rng) -> Video:
         """Add the style of the video (half as strong as the noise) and the noise of each frame."""
@@ -225,7 +233,7 @@ def write_world(folder: Path, world: World, images: int, train: int, val: int, t
         for index in range(images):
             video, event = world.image(index)
             writer.add(video)
-            turn = Turn("What does the picture show?", sentence_case(event.caption) + ".")
+            turn = Turn("What does the picture show?", sentence_case(event.detail) + ".")
             stage1.append(Query(video.id, video.id, "dialogue", turns=(turn,)))
     write_queries(folder / "stage1.jsonl", stage1)
     write_queries(folder / "stage2.jsonl", (world.events_query(index) for index in range(train)))

@@ -9,7 +9,8 @@ import numpy as np
 
 from datamodules.schema import Event, Turn
 
-# Families in the order in which difficulty adds them. A value lists its synonyms; a verb has two forms.
+# Families in the order in which difficulty adds them to sentences; the one behind those that sentences name is named by
+# details alone. A value lists its synonyms; a verb has two forms.
 FAMILIES = {
     "colour": "red blue green yellow black white purple orange pink grey",
     "actor": "robot/machine dog/hound cat/kitten child/kid woman/lady man/gentleman bird/parrot horse/pony "
@@ -19,7 +20,10 @@ FAMILIES = {
     "falls:falling/tumbles:tumbling hides:hiding/crouches:crouching digs:digging/shovels:shovelling",
     "place": "park kitchen street garden forest school station museum harbour desert",
     "object": "box table tree bench ball chair lamp fence piano bicycle",
+    "garment": "hat scarf coat crown mask belt bag tie cloak vest",
 }
+BEHIND = {"place": " in the {}", "object": " near the {}", "garment": " with a {}"}
+"""How a family is named behind the verb."""
 WORDS = {family: tuple(tuple(value.split("/")) for value in values.split()) for family, values in FAMILIES.items()}
 SENTENCES = (
     "a {colour} {actor} {does}{object}{place}",
@@ -27,7 +31,6 @@ SENTENCES = (
     "one {colour} {actor} {does}{object}{place}",
     "there is a {colour} {actor} {doing}{object}{place}",
 )
-DETAIL = "{caption}. The {actor}, a {colour} one, is {doing}{object}{place}"
 GROUNDING_QUESTIONS = (
     "I missed the part where {caption}, when was that?",
     "Please look for this: {caption}.",
@@ -43,8 +46,8 @@ CONTENT_WORDS = frozenset(
 )
 """The words that name attribute values."""
 TEXTS = (
-    *SENTENCES, DETAIL, *GROUNDING_QUESTIONS, *GROUNDING_ANSWERS, *FIRST, *LAST, *IN_DETAIL,
-    "near in and", *sorted(CONTENT_WORDS),
+    *SENTENCES, *BEHIND.values(), *GROUNDING_QUESTIONS, *GROUNDING_ANSWERS, *FIRST, *LAST, *IN_DETAIL,
+    "and", *sorted(CONTENT_WORDS),
 )  # fmt: skip
 """Together they hold every word of the language."""
 
@@ -54,9 +57,10 @@ def caption(rng: np.random.Generator, combination: Sequence[int]) -> str:
     return str(rng.choice(SENTENCES)).format(**_words(rng, combination))
 
 
-def detail(rng: np.random.Generator, combination: Sequence[int], text: str) -> str:
-    """A longer description of an event whose caption is ``text``, in other words and without its time."""
-    return DETAIL.format(caption=text, **_words(rng, combination))
+def detail(rng: np.random.Generator, text: str, family: int, value: int) -> str:
+    """A caption with what it leaves out: the value of a family that it does not name."""
+    name = list(WORDS)[family]
+    return text + BEHIND[name].format(rng.choice(WORDS[name][value]))
 
 
 def sentence_case(text: str) -> str:
@@ -80,7 +84,7 @@ def _words(rng, combination) -> dict[str, str]:
     words = {"object": "", "place": ""}
     for family, value in zip(WORDS, combination, strict=False):
         word = str(rng.choice(WORDS[family][value]))
-        words[family] = {"object": f" near the {word}", "place": f" in the {word}"}.get(family, word)
+        words[family] = BEHIND.get(family, "{}").format(word)
     words["does"], words["doing"] = words.pop("action").split(":")
     return words
 

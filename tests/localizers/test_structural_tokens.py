@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from datamodules.schema import Event, Query, Turn
 from localizers import StructuralTokens
 from localizers.answer import Answer
 from localizers.similarity_maps import clip_means, overlap, runs, segments
-from localizers.structural_windows import covered, partition
+from localizers.structural_tokens import StructuralTargets
+from localizers.structural_windows import covered, partition, transitions
+from models.structural_head import StructuralHead
 
 CLIP = Clip(20.0, frames=20, frames_per_s=1.0)
 DOOR = Event(5.2, 11.7, "a man opens the door", detail="the man walks to the door and opens it")
@@ -37,8 +40,8 @@ def test_a_detailed_caption_stands_before_its_token_and_background_around():
     [
         ({"captions": "query"}, "<tst>\nA man opens the door.<ent>\n<tst>"),
         ({"captions": "none"}, "<tst>\n<ent>\n<tst>"),
-        ({"captions": "none", "transitions": "none"}, "<ent>"),
-        ({"transitions": "none"}, "The man walks to the door and opens it.<ent>"),
+        ({"captions": "none", "transitions": "none", "rule": "cosine"}, "<ent>"),
+        ({"transitions": "none", "rule": "cosine"}, "The man walks to the door and opens it.<ent>"),
     ],
 )
 def test_the_variants_of_the_ablation(settings, answer):
@@ -71,14 +74,22 @@ def test_times_in_a_question_refer_to_frames():
     turn = Turn("What from <s0> to <e0>?", "A door.", times={"<s0>": 4.4, "<e0>": 60.0})
     rendered = render(turn)
     assert (rendered.question, rendered.answer) == ("What from <vid> to <vid>?", "A door.")
-    assert rendered.references == (4, 19)
+    assert rendered.moments == ((4.4, 4.4), (19.0, 19.0))
     assert rendered.targets is None
+
+
+@pytest.mark.parametrize("token", ["<ent>", "<tst>"])
+def test_a_token_in_a_text_is_refused_before_the_loss(token):
+    said = f"a sign says {token}"
+    for turn in (Turn("?", task="grounding", events=(Event(2.0, 5.0, said),)), Turn("?", f"{said}.")):
+        with pytest.raises(ValueError, match=f"a text says {token}, which would be taken for a token"):
+            render(turn)
 
 
 def test_times_in_an_answer_become_events():
     times = {"<s0>": 3.0, "<e0>": 6.0, "<s1>": 10.0, "<e1>": 12.0}
     answer = "It happens from <s0> to <e0> and from <s1> to <e1>. Nice."
-    rendered = render(Turn("When?", answer, times=times), transitions="none")
+    rendered = render(Turn("When?", answer, times=times), transitions="none", rule="qvhighlights")
     assert rendered.answer == "It happens.<ent>\nNice.<ent>"
     assert rendered.targets.events == ((3, 6), (10, 12))
 
@@ -111,6 +122,29 @@ def test_the_strict_partition_has_no_gap_and_no_overlap(lengths):
     assert all(a[1] + 1 == b[0] for a, b in zip(used, used[1:], strict=False))
 
 
+def test_the_partition_of_events_that_overlap():
+    """Nested ones keep their frames, a frame that two touch is the earlier one's, background is what none covers."""
+    events, between = partition([(2.0, 12.4), (4.0, 6.0), (12.5, 14.0), (12.6, 12.8), (17.2, 18.0)], 20)
+    assert events == [(2, 12), (4, 6), (13, 14), (12, 13), (17, 18)]
+    assert between == {0: (0, 1), 4: (15, 16), 5: (19, 19)}
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0.1, 30)), min_size=1, max_size=6))
+def test_a_partition_leaves_no_frame_out(spans):
+    windows = sorted((start, start + length) for start, length in spans)
+    events, between = partition(windows, 25)
+    stretches = [*events, *between.values()]
+    assert {frame for first, last in stretches for frame in range(first, last + 1)} == set(range(25))
+    covered_by_events = {frame for first, last in events for frame in range(first, last + 1)}
+    assert all(covered_by_events.isdisjoint(range(first, last + 1)) for first, last in between.values())
+
+
+def test_gaps_are_held_against_the_thresholds_in_single_precision_as_released():
+    """In double precision it is the other way round."""
+    assert set(transitions([(5.0, 30.1), (32.1, 40.0)], 41)) == {0}
+    assert set(transitions([(5.0, 30.3), (32.3, 40.0)], 41)) == {0, 1}
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_runs_cover_what_is_kept(keep):
     covered_frames = {i for first, last in runs(torch.tensor(keep)) for i in range(first, last + 1)}
@@ -130,6 +164,84 @@ def test_the_argmax_rule_gives_every_frame_to_one_token():
     assert [(s.start, s.end) for s in segments(maps, [True, False], 10.0, "argmax")] == [(1.0, 3.0)]
 
 
+def test_a_fixed_threshold_on_the_cosine_looks_at_nothing_else():
+    maps = torch.tensor([[0.1, 0.62, 0.9, 0.7, 0.3, 0.8], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    found = segments(maps, [True, False], 10.0, "cosine", threshold=0.6)
+    assert [(s.start, s.end, pytest.approx(s.score)) for s in found] == [(1, 4, 0.9), (5, 6, 0.8)]
+    assert segments(maps, [True, False], 10.0, "cosine", threshold=0.95) == []
+
+
+@pytest.mark.parametrize("rule", ["argmax", "charades", "etbench", "qvhighlights"])
+def test_an_event_that_fills_the_video_has_a_flat_map(rule):
+    flat = torch.full((1, 6), 0.5)
+    found = segments(flat, [True], 10.0, rule)
+    assert [(s.start, s.end) for s in found] == [(0, 6 if rule in ("argmax", "qvhighlights") else 5)]
+    assert segments(flat, [True], 10.0, rule, legacy=True) == [] or rule == "argmax"
+
+
+def test_the_last_frame_belongs_to_a_segment_unless_as_released():
+    maps = torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0, 0.0]])
+    spans = [segments(maps, [True], 10.0, "qvhighlights", legacy=legacy)[0] for legacy in (False, True)]
+    assert [(s.start, s.end) for s in spans] == [(1, 4), (1, 3)]
+
+
+@pytest.mark.parametrize("rule", ["argmax", "charades", "etbench"])
+def test_rules_of_competition_need_transition_tokens(rule):
+    with pytest.raises(ValueError, match=f"rule {rule} lets tokens compete .* choose rule qvhighlights or cosine"):
+        StructuralTokens(transitions="none", rule=rule)
+
+
+def test_the_bound_of_the_temperature_lets_it_come_back():
+    head = StructuralHead(4, max_scale=20.0)
+    head.logit_scale.data.fill_(5.0)  # e^5 = 148
+    head.scale.backward()
+    assert head.scale.item() == pytest.approx(20.0)
+    assert head.logit_scale.grad.item() == pytest.approx(20.0)
+    head.logit_scale.data -= 0.1
+    assert head.scale.item() == pytest.approx(20.0 * np.exp(-0.1))
+
+
+class Plain(torch.nn.Module):
+    """States are vectors as they are."""
+
+    scale = torch.tensor(2.0)
+
+    def frames(self, states):
+        return states
+
+    tokens = frames
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_forms_of_the_loss_by_value(joint, symmetric):
+    """Two events and a transition over four frames, written out (MeCo, Eq. 2 and the sentence behind it)."""
+    states = torch.randn(1, 10, 3, generator=torch.Generator().manual_seed(0))
+    frames, predicting = states[0, 1:5], states[0, [5, 6, 8]]
+    labels = torch.tensor([[-100] * 6 + [7, 8, 3, 7]])
+    frame_mask = torch.zeros(1, 10, dtype=torch.bool)
+    frame_mask[:, 1:5] = True
+    targets = ((StructuralTargets(((0, 1), (3, 3)), ((1, 2),)),),)
+    batch = SimpleNamespace(labels=labels, frame_mask=frame_mask, blocks=None, targets=targets)
+    given = {"before_norm": states, "before_last_layer": states}
+    localizer = StructuralTokens(joint=joint, symmetric=symmetric)
+    loss = localizer.loss(Plain(), given, batch, {"<ent>": 7, "<tst>": 8})["grounding"].item()
+
+    events, transition = predicting[[0, 2]], predicting[1]
+    right = {0: (events[0], [0, 1]), 1: (events[1], [3]), 2: (transition, [1, 2])}
+    each = [
+        -np.mean([(2 * frames @ token).log_softmax(0)[frame].item() for frame in inside])
+        for token, inside in right.values()
+    ]
+    expected = np.mean(each) if joint else (np.mean(each[:2]) + each[2]) / 2
+    if symmetric:
+        tokens = torch.stack([token for token, _ in right.values()])
+        owners = {0: [0], 1: [0, 2], 2: [2], 3: [1]}
+        back = [-np.mean([(2 * tokens @ frames[f]).log_softmax(0)[j].item() for j in js]) for f, js in owners.items()]
+        expected = (expected + np.mean(back)) / 2
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
 def decoded(maps_states, tokens, query=GROUNDING, **settings):
     torch.manual_seed(0)
     localizer = StructuralTokens(**settings)
@@ -142,8 +254,9 @@ def decoded(maps_states, tokens, query=GROUNDING, **settings):
 def test_an_answer_without_event_tokens_is_unparsed():
     found = decoded(torch.zeros(2, 4), ("A", "<tst>"))
     assert (found.spans, found.rule) == ((), None)
-    whole = decoded(torch.zeros(2, 4), ("A", "<tst>"), legacy=True)
-    assert whole.spans == ((0.0, 20.0, 1.0),)
+    for rule in ("charades", "qvhighlights"):
+        assert decoded(torch.zeros(2, 4), ("A", "<tst>"), legacy=True, rule=rule).spans == ((0.0, 20.0, 1.0),)
+    assert decoded(torch.zeros(2, 4), ("A", "<tst>"), legacy=True, rule="etbench").spans == ()
 
 
 def test_a_map_of_nan_is_unparsed_and_says_so():

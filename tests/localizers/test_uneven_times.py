@@ -14,7 +14,7 @@ from datamodules.chat import chat_format
 from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.schema import Event, Query, Turn, Video
-from localizers import SentenceMatching, StructuralTokens, TemporalExpert, TextTimestamps
+from localizers import FrameMatching, SentenceMatching, StructuralTokens, TemporalExpert, TextTimestamps
 from localizers.answer import Answer
 from models.checkpoints import load_tokenizer
 from models.structural_head import StructuralHead
@@ -91,7 +91,7 @@ def test_structural_tokens_belong_to_the_frames_of_their_times(first, last):
     assert rendered.targets.events == ((first, last),)
     assert rendered.targets.transitions[0] == (0, first - 1)
     asked = localizer.render(Turn("At <s0>?", "x", times={"<s0>": SLOWING[last]}), clip(), Random(0))
-    assert asked.references == (last,)
+    assert asked.moments == (pytest.approx((last, last)),)
 
 
 @pytest.mark.parametrize(("first", "last"), [(2, 5), (8, 12), (12, 18)])
@@ -100,7 +100,29 @@ def test_structural_maps_are_read_in_seconds(first, last):
     maps[0, first : last + 1] = 1.0
     answer = Answer("x<ent>", ("x", "<ent>"), {"maps": maps})
     span = PerfectTokens(rule="qvhighlights").decode(QUERY, answer, clip(), StructuralHead(4)).spans[0]
-    assert span[:2] == pytest.approx((SLOWING[first], SLOWING[last]))
+    assert span[:2] == pytest.approx((SLOWING[first], SLOWING[last + 1]))  # until the next frame is shown
+
+
+class Fixed(torch.nn.Module):
+    """Its scores are the states."""
+
+    def forward(self, tokens, frames):
+        return tokens
+
+
+@pytest.mark.parametrize(("first", "last"), [(2, 5), (8, 12), (12, 18)])
+def test_matched_frames_have_the_times_at_which_they_are_shown(first, last):
+    rendered = FrameMatching().render(found(first, last), clip(), Random(0))
+    assert [place for place, _ in rendered.moments] == pytest.approx([first, last])
+    scores = torch.zeros(2, 20)
+    scores[0, first] = scores[1, last] = 100.0
+    answer = Answer("From <vid> to <vid>.", ("<vid>", "<vid>"), {"before_norm": None}, {"before_last_layer": scores})
+    read = FrameMatching().decode(QUERY, answer, clip(), Fixed())
+    assert read.spans[0][:2] == pytest.approx((SLOWING[first], SLOWING[last]))
+    assert read.answer == f"From {SLOWING[first]:g} to {SLOWING[last]:g}."
+    scores[1] = scores[0]
+    same = FrameMatching().decode(QUERY, answer, clip(), Fixed())
+    assert same.spans[0][:2] == pytest.approx((SLOWING[first], SLOWING[first + 1])), "one frame long"
 
 
 @pytest.mark.parametrize("localizer", [TemporalExpert(), SentenceMatching()])
@@ -198,7 +220,7 @@ def test_stages_learn_what_an_even_video_with_events_at_the_same_frames_would_te
     uneven, expected = dialogue.example(query, video(SLOWING), Random(3)), dialogue.example(same, even, Random(3))
     assert uneven.input_ids.tolist() == expected.input_ids.tolist()
     assert uneven.labels.tolist() == expected.labels.tolist()
-    assert uneven.references.tolist() == expected.references.tolist()
+    torch.testing.assert_close(uneven.moments, expected.moments, equal_nan=True, atol=1e-4, rtol=0.0)
     assert uneven.targets == expected.targets
 
 

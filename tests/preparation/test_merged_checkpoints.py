@@ -14,8 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertTokenizer
 
 import evaluate
 import prepare
+from datamodules.clip import Clip
+from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
+from localizers import FrameMatching
+from localizers.answer import Answer
 from models import adapters
 from models.adapters import Compressor
 from models.checkpoints import read_weights
@@ -140,14 +144,53 @@ def test_the_command_writes_what_evaluation_takes(merged, compressor, bert, worl
     assert protocol["missing"] == 0
 
 
-def test_et_chat_has_no_temperature_and_may_have_no_head(merged, compressor, tmp_path):
-    def etchat(tensors, config):
-        del tensors["logit_scale"]
+def etchat(tensors, config):
+    """Makes a model E.T. Chat's, stage 3."""
+    del tensors["logit_scale"]
+    for token in ("ent_token_id", "tst_token_id"):
+        del config[token]
+    config |= {"model_type": "ETChat_llama", "use_matching": True, "alpha": 1.5}
 
+
+def test_et_chat_matches_frames(merged, tensors, compressor, tmp_path):
+    """Its answers are read as what they are, and decode to spans."""
     import_merged(merged(etchat), tmp_path / "run", compressor)
     weights = read_weights(tmp_path / "run")
     assert weights.manifest["stage"] == "imported from E.T. Chat"
-    assert weights.head["logit_scale"] == StructuralHead(32).logit_scale
+    torch.testing.assert_close(weights.head, {key: tensors[key] for key in weights.head})
+    module = TrainedModel.from_run(tmp_path / "run")
+    module.configure_model()
+    assert module.localizer == FrameMatching(alpha=1.5, bidirectional=True, token_init="released")
+    assert module.style == "etchat"
+    (vid,) = module.dialogue.special
+    states = torch.randn(2, 32)
+    answer = Answer("<vid> - <vid>", ("<vid>", "<vid>"), {"before_norm": torch.randn(9, 32)},
+                    {"before_last_layer": states})  # fmt: skip
+    query = Query("q", "v", "grounding", "x")
+    found = module.localizer.decode(query, answer, Clip(9.0, 9, 1.0), module.model.head)
+    assert found.rule == "matched frames"
+    assert len(found.spans) == 1
+    assert module.model.feedback.ids == (vid,)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda t, c: c.pop("use_matching"),
+            "lack logit_scale .MeCo., and config.json has no use_matching",
+        ),
+        (lambda t, c: c.update(use_time_tag=True), "use_time_tag is not understood"),
+        (lambda t, c: t.pop("vid_head.3.bias"), "head weights.* 1 missing, first vid_head.3.bias"),
+    ],
+)
+def test_heads_of_neither_are_refused(merged, compressor, tmp_path, change, words):
+    def changed(tensors, config):
+        etchat(tensors, config)
+        change(tensors, config)
+
+    with pytest.raises(ValueError, match=words):
+        import_merged(merged(changed), tmp_path / "run", compressor)
 
 
 def test_a_model_without_heads_is_a_start_for_training(merged, compressor, tmp_path):
@@ -156,7 +199,9 @@ def test_a_model_without_heads_is_a_start_for_training(merged, compressor, tmp_p
             del tensors[key]
 
     import_merged(merged(aligned), tmp_path / "run", compressor)
-    assert read_weights(tmp_path / "run").head == {}
+    weights = read_weights(tmp_path / "run")
+    assert weights.head == {}
+    assert weights.manifest["localizer"]["class_path"].endswith("TextTimestamps")
 
 
 def test_tied_matrices_are_saved_once(merged, tensors, compressor, tmp_path):

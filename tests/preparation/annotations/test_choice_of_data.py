@@ -43,6 +43,9 @@ def described(video: str, duration_s: float | None, *spans) -> Query:
         ("meco", Query("q", "v", "dialogue", turns=(Turn("a", "b " * 500),), duration_s=9), ""),
         ("meco", Query("q", "v", "dialogue", turns=(Turn("a", "b " * 501),), duration_s=9),
          "answer longer than 500 words"),
+        ("etchat", Query("q", "v", "dialogue", turns=(Turn("a", "b " * 200),), duration_s=9), ""),
+        ("etchat", Query("q", "v", "dialogue", turns=(Turn("a", "b " * 201),), duration_s=9),
+         "answer longer than 200 words"),
         ("meco", Query("q", "v", "dialogue", turns=(Turn("a", None, events=(Event(0, 1, detail="b " * 501),)),),
                        duration_s=9), "answer longer than 500 words"),
     ],
@@ -61,7 +64,8 @@ def test_a_rule_takes_all_queries_of_a_video_or_none():
     assert dropped == {"vtimellm_stage2: events overlap": 2}
     with pytest.raises(ValueError, match="unknown filter 'x'; known: vtimellm_stage2"):
         select("x", [])
-    assert set(FILTERS) == {"vtimellm_stage2", "vtimellm_stage3_activitynet", "vtimellm_stage3_didemo", "meco"}
+    vtimellm = {"vtimellm_stage2", "vtimellm_stage3_activitynet", "vtimellm_stage3_didemo"}
+    assert set(FILTERS) == {*vtimellm, "etchat", "meco"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from preparation.features.verification import verify
 from preparation.world.synthetic import World, write_world
+from preparation.world.synthetic_language import WORDS
 
 DIFFICULTIES = (0.0, 0.3, 1.0)
 
@@ -61,6 +62,29 @@ def test_frames_show_their_event():
         inside = (times > start + 0.02) & (times < end - 0.02)
         best = (video.features[inside].astype(float) @ looks.T).argmax(1)
         assert inside.any() and all(scene.combinations[i] == scene.combinations[number] for i in best)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_frames_show_and_details_name_what_no_caption_and_no_query_says(difficulty):
+    """So a detail cannot be copied from the query: the frames of the event must be looked at."""
+    world = World(difficulty=difficulty)
+    names = list(WORDS.values())[world.families]
+    seen = {}
+    for index in range(20):
+        (video, events), scene = world.video(index, "test"), world.scene(index, "test")
+        asked = world.grounding_queries(index, "test")
+        said = {word for text in (*(e.caption for e in events), *(q.text for q in asked)) for word in text.split()}
+        assert said.isdisjoint(word for value in names for word in value)
+        times = video.frame_times_s / video.duration_s
+        for event, unnamed, (start, end) in zip(events, scene.unnamed, scene.spans, strict=True):
+            assert event.detail.startswith(event.caption)
+            assert set(names[unnamed]) & set(event.detail.split())
+            inside = (times > start + 0.02) & (times < end - 0.02)
+            seen.setdefault(unnamed, []).append(video.features[inside].astype(float).mean(0))
+    order = sorted(seen)  # of an event alone, other attributes may hide it; not of several
+    looks = np.stack([np.mean(seen[value], 0) for value in order])
+    best = (looks - looks.mean(0)) @ world.directions[-1][order].T
+    assert np.mean(best.argmax(1) == np.arange(len(order))) > 0.7
 
 
 def test_there_are_repeats_and_distractors():

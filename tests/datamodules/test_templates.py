@@ -1,0 +1,28 @@
+"""The wording of questions is there for every style, and has places for what it asks about."""
+
+import re
+
+import pytest
+import yaml
+
+from datamodules.templates import FOLDER, questions
+
+TASKS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+PLACES = {"{caption}", "{text}", "{question}", "{options}", "{options in one line}"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_questions_are_texts_with_places_that_are_filled(task):
+    styles = yaml.safe_load((FOLDER / f"{task}.yaml").read_text())
+    assert {"vtimellm", "videoexpert", "meco", "etchat", "sentence"} <= {name.removesuffix("_eval") for name in styles}
+    for style in styles:
+        for question in questions(task, style):
+            assert isinstance(question, str)
+            assert set(re.findall(r"\{[a-z ]*\}", question)) <= PLACES
+        assert f"{style.removesuffix('_eval')}_eval" in styles
+
+
+@pytest.mark.parametrize("style", ["meco", "etchat"])
+@pytest.mark.parametrize("task", TASKS)
+def test_five_wordings_a_task_are_learned(task, style):
+    assert len(questions(task, style)) >= 5

@@ -10,10 +10,13 @@ from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
 from preparation.annotations import reader
+from preparation.annotations.meco_prompts import KEPT
 from preparation.annotations.selection import select
 
 DURATION_SHARE = 0.05
 """An annotated duration may differ from the features' by this share (or by ``Query.TOLERANCE_S``)."""
+NOTES = ("turn dropped", KEPT)
+"""Reasons that begin so are about queries that were kept."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,18 @@ class Converted:
 
     queries: tuple[Query, ...]
     dropped: Counter[str]
-    """How much was left out, for each reason."""
+    """How much was left out, for each reason; and what became of queries that were kept (``NOTES``)."""
 
     def rows(self) -> list[tuple[str, int]]:
         """What was read, kept and dropped, for a table."""
-        left_out = {reason: count for reason, count in self.dropped.items() if not reason.startswith("turn dropped")}
+        left_out = {reason: count for reason, count in self.dropped.items() if not reason.startswith(NOTES)}
         tasks = Counter(query.task for query in self.queries)
         return [
             ("read", len(self.queries) + sum(left_out.values())),
             ("kept", len(self.queries)),
             *((f"kept: {task} queries", count) for task, count in sorted(tasks.items())),
             ("kept: videos", len({query.video for query in self.queries})),
-            *((reason if reason.startswith("turn") else f"dropped: {reason}", n) for reason, n in self.dropped.items()),
+            *((reason if reason.startswith(NOTES) else f"dropped: {reason}", n) for reason, n in self.dropped.items()),
         ]
 
 

@@ -90,6 +90,8 @@ class Records:
 
     def __init__(self, path: Path, on_error: OnError, layouts: str):
         self.path, self.layouts, self.skips = Path(path), layouts, Skips(on_error)
+        self.notes: Counter[str] = Counter()
+        """What became of queries that were kept, by reason."""
         self._queries: dict[str, Query] = {}
         self._events = self._overrun = self._frames = 0
 
@@ -175,7 +177,7 @@ class Records:
         self._queries[query.id] = query
 
     def finish(self) -> tuple[list[Query], Counter[str]]:
-        """The queries, and how many entries were left out for each reason.
+        """The queries, and how many entries were left out for each reason, and what was noted of the others.
 
         Raises:
             ValueError: most events lie outside their videos by so much that they must be frame numbers.
@@ -186,7 +188,7 @@ class Records:
                 f"them by more than {FRAMES_RATIO:g} times its length: these are frame numbers, not seconds. "
                 "Divide them by the frame rate of each video"
             )
-        return list(self._queries.values()), self.skips.counts
+        return list(self._queries.values()), self.skips.counts + self.notes
 
 
 def inside(start_s: float, end_s: float, duration_s: float) -> bool:

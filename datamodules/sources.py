@@ -22,27 +22,40 @@ from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream
+from datamodules.video_reader import OnlineEncoding, VideoReader
 
-Pair = tuple[ShardReader, Query]
-"""A query and the shards that hold its video."""
+Pair = tuple[VideoReader, Query]
+"""A query and what gives its video."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Features and what is asked about them; they meet by video id."""
+    """Videos and what is asked about them; they meet by video id."""
 
-    shards: str
+    shards: str = ""
     """Folder of shards, or shard URLs in WebDataset's brace notation (training only, see ``streaming.stream``)."""
-    queries: Path
+    queries: Path = Path()
     """Annotation file, one Query a line."""
     weight: float = 1.0
     """Times that an epoch of training holds each query: 2 is twice, 0.5 a half of them, drawn anew each epoch."""
+    videos: str = ""
+    """In place of shards: folder or list of video files, which ``data.encoder`` encodes while training."""
 
     def __post_init__(self):
+        if bool(self.shards) == bool(self.videos) or self.queries == Path():
+            raise ValueError(
+                f"a source needs queries and either shards or videos, got shards {self.shards!r}, videos "
+                f"{self.videos!r}, queries {str(self.queries)!r}. Where an earlier config has shards, add shards: ''"
+            )
         if not 0 < self.weight < math.inf:
             raise ValueError(
                 f"{self.queries}: weight must be positive, got {self.weight}; leave the source out instead"
             )
+
+    @property
+    def place(self) -> str:
+        """Where its videos are, for messages."""
+        return self.shards or self.videos
 
     @property
     def remote(self) -> bool:
@@ -68,30 +81,31 @@ def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example 
 
 
 def open_sources(
-    sources: Sequence[Source], on_error: OnError, unique: bool = False
+    sources: Sequence[Source], on_error: OnError, unique: bool = False, encoding: OnlineEncoding | None = None
 ) -> tuple[list[list[Pair]], Counter]:
-    """Pair every query with the shards that hold its video.
+    """Pair every query with what gives its video.
 
     Args:
         sources: local sources; their features must have been made in the same way.
         on_error: what to do with a query whose video is absent.
         unique: refuse an id that two sources use, and a weight.
+        encoding: of sources that are video files. None: there are none.
 
     Returns:
         the pairs of each source, in file order, and what was skipped.
 
     Raises:
         ValueError: an absent video (naming file, query and video), features made differently, an id used twice, a
-            weight where all are asked once, or no query at all.
+            weight where all are asked once, video files without an encoder, or no query at all.
     """
     pairs, skipped = [[] for _ in sources], Counter()
     first, files = None, {}
     for source, found in zip(sources, pairs, strict=True):
         if unique and source.weight != 1:
             raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
-        reader = ShardReader(source.shards)
+        reader = _open(source, encoding)
         first = first or (source, reader)
-        first[1].header.check_same(reader.header, first[0].shards, source.shards)
+        first[1].header.check_same(reader.header, first[0].place, source.place)
         for query in read_queries(source.queries):
             if unique and query.id in files:
                 raise ValueError(
@@ -106,12 +120,23 @@ def open_sources(
             else:
                 raise ValueError(
                     f"{source.queries}: query {query.id!r} is about video {query.video!r}, which is not in "
-                    f"{source.shards}; {reader.remedy(query.video)}, or set on_error: skip to leave such queries out, "
+                    f"{source.place}; {reader.remedy(query.video)}, or set on_error: skip to leave such queries out, "
                     "counted"
                 )
     if not any(pairs):
         raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}")
     return pairs, skipped
+
+
+def _open(source: Source, encoding: OnlineEncoding | None) -> VideoReader:
+    if source.shards:
+        return ShardReader(source.shards)
+    if encoding is None:
+        raise ValueError(
+            f"{source.videos}: video files need what encodes them while training: set data.encoder to a class path "
+            "such as preparation.features.online.Encoding, or extract their features and name these as shards"
+        )
+    return encoding.open(Path(source.videos))
 
 
 def wording(seed: int, epoch: int, query: Query) -> Random:

@@ -26,6 +26,7 @@ from datamodules.sources import (
 )
 from datamodules.spatial_compression import check_shards
 from datamodules.splicing import WITH_PATCHES
+from datamodules.video_reader import OnlineEncoding
 
 
 def collate_readable(samples: list, collate, pad_id: int) -> Batch | PromptBatch:
@@ -54,6 +55,7 @@ class TemporalDataModule(L.LightningDataModule):
         num_workers: reading processes.
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
+        encoder: of sources that are video files; None: all are shards.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class TemporalDataModule(L.LightningDataModule):
         num_workers: int = 4,
         seed: int = 0,
         on_error: OnError = "fail",
+        encoder: OnlineEncoding | None = None,
     ):
         super().__init__()
-        self.dialogue, self.seed, self.on_error = dialogue, seed, on_error
+        self.dialogue, self.seed, self.on_error, self.encoder = dialogue, seed, on_error, encoder
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.queries_per_video = queries_per_video
@@ -85,7 +88,7 @@ class TemporalDataModule(L.LightningDataModule):
 
     def _open(self, split: str) -> list[list[Pair]]:
         """The pairs of each source."""
-        opened, skipped = open_sources(self.sources[split], self.on_error, unique=split != "train")
+        opened, skipped = open_sources(self.sources[split], self.on_error, split != "train", self.encoder)
         self.skipped += skipped
         self.queries[split] = [query for pairs in opened for _, query in pairs]
         reader = next(reader for pairs in opened for reader, _ in pairs)

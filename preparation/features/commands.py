@@ -53,19 +53,16 @@ def features(
     """
     from transformers.utils import logging
 
-    from datamodules.spatial_compression import Compression
     from preparation.features.decoding import Sampling, find_sources
     from preparation.features.encoders import Outputs, load_encoder
     from preparation.features.extraction import extract
-    from preparation.features.pooling import Pool
     from preparation.features.processes import launched_processes
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # a report of unused text towers; missing weights are refused below
-    rule, compression = Sampling.parse(sampling), Compression.parse(spatial) if spatial else None
+    rule = Sampling.parse(sampling)
     sources, others = find_sources(videos)
-    averaged = Pool.parse(pool) if pool else None
-    outputs = Outputs(patches, cls_attention, compression, space, attention_layer, averaged)
+    outputs = Outputs.parse(patches, cls_attention, spatial, space, attention_layer, pool)
     tower = load_encoder(encoder, device, dtype, outputs)
     with launched_processes() as processes:
         summary = extract(sources, tower, rule, output, on_error, batch_frames, shard_videos, decoders, processes)

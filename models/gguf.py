@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 SMOLLM = "smollm"
 """What a GGUF file calls the manner of SmolLM2 (``tokenizer.ggml.pre``): each digit is a token."""
 AS_GPT2 = ("gpt-2", "default")
-"""Manners that are GPT-2's: the one that transformers takes where it does not know the name, as it does not know SmolLM2's."""
+"""Manners that are GPT-2's, which transformers takes for every name that it does not know, such as SmolLM2's."""
 FORMAT = 1
 """Version of what a conversion writes; another version is converted anew."""
 
@@ -114,8 +114,8 @@ def split_as(tokenizer: Tokenizer, manner: str, file: Path) -> None:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), of_bytes])
     elif manner not in AS_GPT2 and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
         warnings.warn(
-            f"{file} cuts text in the manner {manner!r}, which transformers does not know and takes for GPT-2's: compare "
-            "the ids of a text with digits with those of the model's own tokenizer, or give a checkpoint folder",
+            f"{file} cuts text in the manner {manner!r}, which transformers does not know and takes for GPT-2's: "
+            "compare the ids of a text with digits with those of the model's tokenizer, or give a checkpoint folder",
             stacklevel=2,
         )
 

@@ -1,1 +1,1 @@
-"""Videos of photographs that were cut out, moving over backgrounds: real pictures whose times are known to the frame."""
+"""Videos of photographs that were cut out, moving over backgrounds: real pictures, known times."""

@@ -1,7 +1,7 @@
 """The first adapter: frames begin as the word vectors of what they show.
 
-A linear adapter has a best solution in closed form (ridge regression), so no step of training is needed to come near it,
-and none of the language model, whose first layers alone say little.
+A linear adapter has a best solution in closed form (ridge regression): no step of training is needed to come near it,
+and no language model, whose first layers alone say little.
 
 Shape suffixes: N pictures, C different captions, V words, D_feature width of the features, D width of word vectors.
 """
@@ -35,7 +35,7 @@ def align(world: Path, shards: Path, llm: str, folder: Path) -> dict[str, float]
 
     Returns:
         the ridge, and ``train``, ``val`` and ``object``: percentage of pictures whose nearest caption, of all that
-        there are, is their own.
+        there are, is their own; ``object among objects``: of those of the unseen objects alone.
     """
     base, reader = load_llm(llm, torch.float32), ShardReader(shards)
     vectors, tokenizer = base.get_input_embeddings().weight.detach(), load_tokenizer(llm)
@@ -67,7 +67,9 @@ def align(world: Path, shards: Path, llm: str, folder: Path) -> dict[str, float]
     sources = [{"shards": str(shards), "queries": str(world / "pictures_train.jsonl")}]
     config = {"data": {"train": sources}, "model": {"init_args": {"llm": llm}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return {"ridge": best} | {split: nearest(adapter, *found, targets) for split, found in data.items()}
+    scores = {split: nearest(adapter, *found, targets) for split, found in data.items()}
+    names, among = data["object"][1].unique(return_inverse=True)
+    return {"ridge": best, **scores, "object among objects": nearest(adapter, data["object"][0], among, targets[names])}
 
 
 def fit(features: Tensor, targets: Tensor, ridge: float) -> nn.Linear:
@@ -91,7 +93,14 @@ def fit(features: Tensor, targets: Tensor, ridge: float) -> nn.Linear:
 
 
 def nearest(adapter: nn.Linear, features: Tensor, right: Tensor, targets: Tensor) -> float:
-    """Percentage of pictures (N, D_feature) whose nearest of the captions' vectors (C, D) by cosine is the right one."""
+    """How often the nearest caption is the right one, in percent.
+
+    Args:
+        adapter: D_feature -> D.
+        features: (N, D_feature).
+        right: (N,) numbers of the right captions.
+        targets: (C, D) their vectors; the cosine is taken around their mean.
+    """
     centre = targets.mean(0)  # word vectors have much in common, which tells nothing
     vectors = functional.normalize(adapter(features) - centre, dim=-1)
     found = (vectors @ functional.normalize(targets - centre, dim=-1).T).argmax(-1)

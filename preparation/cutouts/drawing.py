@@ -6,6 +6,7 @@ Shape suffixes: H height, W width.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
@@ -82,15 +83,7 @@ def pictures(scene: Scene, objects: Sequence[Cutout]) -> Iterator[Image.Image]:
 
 
 def write_video(folder: Path, scene: Scene, objects: Sequence[Cutout]) -> None:
-    """Write a scene as ``NAME.mp4``, without sound.
-
-    Raises:
-        ValueError: PyAV is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise ValueError("rendering needs PyAV, which is not installed: pip install -e '.[real]'") from None
+    """Write a scene as ``NAME.mp4``, without sound."""
     with av.open(str(Path(folder) / f"{scene.name}.mp4"), "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = SIDE, SIDE, "yuv420p", 400_000

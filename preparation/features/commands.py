@@ -37,7 +37,7 @@ def features(
         output: folder of the shards.
         encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm; the file
             ``eva_vit_g.pth``; or the class path of an encoder of one's own (``preparation/features/own_encoder.py``).
-        sampling: ``uniform 100`` or ``1.0 fps``.
+        sampling: ``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``.
         on_error: stop at the first file that cannot be used, or skip and count it.
         patches: store the patch tokens too (frames x patches x width x 2 bytes a video).
         pool: average the patches of a frame to a smaller grid before they are stored, for example ``4x4``.
@@ -47,7 +47,7 @@ def features(
         attention_layer: whose attention is taken; default -2, the penultimate.
         batch_frames: frames decoded and encoded together.
         decoders: files decoded at the same time.
-        device: ``auto``, ``cpu``, ``cuda``, ...
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``, ...
         dtype: what the encoder computes in.
         shard_videos: videos in a shard; what a kill can cost, and what a process takes at a time.
     """
@@ -113,6 +113,8 @@ def verify(shards: Path) -> int:
         print_table("problems", ("file", "video", "what", "remedy"), rows)
     header = report.header
     about = {"shards": report.shards, "videos": report.records, "problems": len(report.problems)}
+    if report.unknown_times:
+        about["videos without a reader, whose times may be wrong (docs/time.md)"] = report.unknown_times
     about |= {"encoder": header.encoder, "output": header.output, "sampling": header.sampling, "width": header.width}
     about |= {"patches": f"{header.patches}, pooled to {header.pool}"} if header.pool else {}
     print_table("verified", ("folder", str(shards)), about.items())

@@ -91,7 +91,7 @@ def main(
     write_world(world, scenes, sizes)
     steps.begin("features")
     for kind in ("videos", "pictures"):
-        features(world / kind, output / "shards" / kind, encoder=ENCODER, sampling=f"uniform {FRAMES}", device="cpu")
+        features(world / kind, output / "shards" / kind, encoder=ENCODER, sampling=f"uniform {FRAMES}")
     steps.begin("base and first adapter")
     layers = save_first_layers(smollm2(), None if full else parts.layers, output / "base")
     aligned = align(world, output / "shards/pictures", str(output / "base"), output / "aligned")

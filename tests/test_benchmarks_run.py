@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "extraction": ["--videos=1", "--frames=4", "--samples=4", "--width=8", "--rounds=1"],
+    "online": ["--videos=1", "--frames=4", "--width=32", "--rounds=1"],
     "scoring": ["--videos=2"],
     "shared_video": ["--frames=4", "--queries=2", "--width=32", "--rounds=1"],
 }

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import evaluate
 import train
 from datamodules.clip import Clip
 from datamodules.query_files import read_queries, write_queries
+from datamodules.records import FeatureHeader
 from datamodules.schema import Event, Prediction, Query
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
@@ -325,6 +327,26 @@ def test_a_video_with_another_encoder_is_refused(watcher, film, clip, tmp_path):
         evaluate.main([*args, f"--output={tmp_path / 'out'}"])
     mine = load_encoder(str(clip), device="cpu").header(Sampling(frames=12))
     assert mine.width == 8
+
+
+def test_the_code_of_an_encoder_runs_only_where_it_is_named(watcher, film, tmp_path, monkeypatch):
+    """A run folder may come from anywhere: its manifest names no class that is imported."""
+    (tmp_path / "own_tower.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('imported').touch()\n"
+        "class Tower:\n    preprocessing = 'mean colours'\n"
+        "    def __call__(self, pixels):\n        return pixels.float().mean((1, 2)).repeat(1, 3)[:, :8] / 255\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(watcher, tmp_path / "run")
+    header = FeatureHeader("own_tower.Tower", "features", "mean colours", "uniform 12", 8)
+    path = tmp_path / "run" / "model" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"features": asdict(header)}))
+    args = ["video", f"--checkpoint={tmp_path / 'run'}", f"--video={film}", "--query=x", f"--output={tmp_path / 'out'}"]
+    with pytest.raises(ValueError, match="whose code would run; .* --encoder own_tower.Tower"):
+        evaluate.main(args)
+    assert not (tmp_path / "imported").exists()
+    evaluate.main([*args, "--encoder=own_tower.Tower", "--generation.max_new_tokens=4"])
+    assert (tmp_path / "out" / "answer.json").exists()
 
 
 def test_a_broken_video_is_named(watcher, tmp_path):

@@ -35,7 +35,7 @@ def annotations(
         durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
         grounding: file with the moments (nextgqa).
         subset: training or validation (youcook2).
-        prompts: whose questions (et_instruct, etbench).
+        prompts: whose questions (et_instruct, etbench); ``meco`` asks without a format for times.
         filter: a paper's rule for choosing training data.
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
         hold_out: questions for `data.val`, about videos that are left out of the output; they go into a file beside

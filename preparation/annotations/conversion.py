@@ -11,9 +11,10 @@ from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
 from preparation.annotations import reader
 from preparation.annotations.files import REPAIRED
+from preparation.annotations.meco_prompts import KEPT
 from preparation.annotations.selection import select
 
-NOTES = ("turn dropped", REPAIRED)
+NOTES = ("turn dropped", REPAIRED, KEPT)
 """Reasons that begin so are about queries that were kept."""
 
 

@@ -9,11 +9,12 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 from datamodules.schema import Event, Query, Turn
 from datamodules.skips import OnError
 from preparation.annotations.files import Records, number
-from preparation.annotations.meco_prompts import Prompts, meco_question
+from preparation.annotations.meco_prompts import KEPT, Prompts, meco_training_question
 from preparation.annotations.time_marks import TimeMarks
 
 LAYOUT = "a list of {task, video, duration, conversations} with src and tgt (et_instruct_164k_txt.json or .._vid.json)"
@@ -34,13 +35,14 @@ def read(
     Args:
         path: one of the two published files, or one in MeCo's layout.
         on_error: ``fail``, or ``skip`` to leave out samples that are wrong and count them.
-        prompts: ``published``, or ``meco`` for questions as MeCo asks them.
+        prompts: ``published``, or ``meco`` for questions as MeCo asks them, in one of the wordings of the templates.
         repair: mend windows that are reversed, overrun the video or have no length, and count them.
 
     Returns:
         One ``dialogue`` a sample, with the id ``VIDEO#PLACE``; its last turn holds the sample's windows as events.
         Answers keep their words, with markers for times; an answer with ``<ent>`` becomes None and its captions the
-        events' ``detail``, so that every localizer can write it. And how many samples were left out for each reason.
+        events' ``detail``, so that every localizer can write it. And how many samples were left out for each reason,
+        and how many questions could not be made MeCo's.
 
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, sample and what is wrong.
@@ -54,8 +56,10 @@ def read(
                 raise ValueError(f"unknown task: {row['task']!r}; known: {', '.join(TASKS)}")
             duration_s, video = number(row["duration"], "duration"), str(Path(row["video"]).with_suffix(""))
             events = tuple(records.event(span, duration_s) for span in windows(row, duration_s))
-            turns = _turns(row, events, prompts)
             name, source = f"{video}#{place}", row.get("source", "")
+            turns = _turns(row, events)
+            if prompts == "meco" and not _made_by_meco(row):
+                turns = (_asked_by_meco(turns[0], row, name, records.notes), *turns[1:])
             records.add(Query(name, video, "dialogue", turns=turns, duration_s=duration_s, source=source))
     return records.finish()
 
@@ -77,7 +81,7 @@ def windows(row: dict, duration_s: float) -> list[tuple[float, float]]:
     return list(zip(times_s[::2], times_s[1::2], strict=True))
 
 
-def _turns(row: dict, events: tuple[Event, ...], prompts: Prompts) -> tuple[Turn, ...]:
+def _turns(row: dict, events: tuple[Event, ...]) -> tuple[Turn, ...]:
     texts = [turn["value"].strip() for turn in row["conversations"]]
     if [turn["from"] for turn in row["conversations"]] != ["human", "gpt"] * (len(texts) // 2) or not all(texts):
         raise ValueError(f"questions and answers do not alternate: {texts}")
@@ -86,8 +90,6 @@ def _turns(row: dict, events: tuple[Event, ...], prompts: Prompts) -> tuple[Turn
     texts[0] = texts[0].replace("<image>", "", 1).strip()
     found = QUOTED.search(texts[0]) if row["task"] == "tvg" else None
     topic = found[1].removesuffix(".") if found else ""
-    if prompts == "meco":
-        texts[0] = meco_question(row, texts[0])
     asked = TimeMarks(row.get("src") or [], row["task"] == "rvc" or not len(row.get("src") or []) % 2)
     questions = [asked.replace(text) for text in texts[::2]]
     said = TimeMarks(row.get("tgt") or [], row["task"] in PAIRS, asked.finish())
@@ -106,6 +108,20 @@ def _turns(row: dict, events: tuple[Event, ...], prompts: Prompts) -> tuple[Turn
         pairs = zip(events, captions, strict=True)
         events = tuple(Event(*event.span, text.strip().removesuffix(".")) for event, text in pairs)
     return (*turns[:-1], replace(last, events=events, topic=topic))
+
+
+def _made_by_meco(row: dict) -> bool:
+    """Whether a sample is in MeCo's own layout, in which the question is MeCo's already."""
+    return any("<ent>" in turn["value"] for turn in row["conversations"][1::2])
+
+
+def _asked_by_meco(turn: Turn, row: dict, name: str, notes: Counter[str]) -> Turn:
+    """A turn with MeCo's question, or as it is where that cannot be made, which is noted."""
+    question = meco_training_question(turn, row, Random(name))
+    if question is None:
+        notes[f"{KEPT}: {row['task']}, does not say in quotes what it is about, or holds times"] += 1
+        return turn
+    return replace(turn, question=question)
 
 
 def _detailed(events: tuple[Event, ...], answer: str) -> tuple[Event, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from datamodules.schema import Query, Turn
 from datamodules.skips import OnError
 from preparation.annotations.files import Records, number
-from preparation.annotations.meco_prompts import Prompts, meco_question
+from preparation.annotations.meco_prompts import KEPT, Prompts, meco_question
 from preparation.annotations.time_marks import TimeMarks, in_seconds
 
 LAYOUT = "a list of {idx, task, source, video, duration, q} with src, tgt, p, o and g (etbench_txt_v1.0.json or vid)"
@@ -33,7 +33,7 @@ def read(
     Returns:
         One query a sample, with ``idx`` as its id: ``grounding`` (tvg, epm, tal, evs, vhd, tem), ``dense_captioning``
         (dvc, slc), ``qa`` (rar, eca, rvq) or ``grounded_qa`` (gvq). Its one turn asks in these words.
-        And how many samples were left out for each reason.
+        And how many samples were left out for each reason, and how many questions could not be made MeCo's.
 
     Raises:
         ValueError: the file has another layout, or (``fail``) naming file, sample and what is wrong.
@@ -54,6 +54,9 @@ def read(
             )
             marks = TimeMarks(row.get("src") or [], paired=not len(row.get("src") or []) % 2)
             asked = meco_question(row, row["q"]) if prompts == "meco" else row["q"]
+            if asked is None:
+                records.notes[f"{KEPT}: {row['task']}, without the words at which MeCo cuts it"] += 1
+                asked = row["q"]
             text, times = marks.replace(asked.strip())
             marks.finish()
             options, answer = (tuple(row["o"]), row["p"]) if task in ("qa", "grounded_qa") else ((), None)

@@ -7,11 +7,12 @@ from typing import Protocol, TypeVar
 
 from preparation.captioning.cache import Answer, AnswerCache
 from preparation.captioning.endpoint import Unanswered
+from preparation.captioning.quality import Malformed
 from preparation.captioning.requests import Request
 
 T = TypeVar("T")
 Read = Callable[[str], T]
-"""Makes something of a model's text; raises ValueError for text that breaks the rules."""
+"""Makes something of a model's text; raises Malformed for text that breaks the rules."""
 ATTEMPTS = 3
 """A model may give a malformed answer so often before its request counts as failed, over all runs together."""
 
@@ -42,8 +43,8 @@ class Asker:
         self.cache = cache
         self.sent: dict[str, list[Answer]] = defaultdict(list)
         """Answers that this run has paid for, by step."""
-        self.malformed: Counter[str] = Counter()
-        """Answers that could not be read, by step."""
+        self.malformed: Counter[tuple[str, str]] = Counter()
+        """Answers that were not taken, by step and reason."""
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -61,22 +62,29 @@ class Asker:
     def _first_usable(self, request: Request, read: Read[T], send: Callable[[Request], None] | None) -> T:
         problem = ""
         for number in range(ATTEMPTS):
-            if number == len(self.cache.answers(request.key)):
+            if number == len(self._answers(request)):
                 if send is None:
                     raise NotAsked(request)
                 send(request)
-            answer = self.cache.answers(request.key)[number]
+            answer = self._answers(request)[number]
             try:
                 if answer.finish_reason in ("length", "content_filter"):
-                    raise ValueError(f"the model stopped early: {answer.finish_reason}")
+                    raise Malformed(f"the model stopped early: {answer.finish_reason}")
                 return read(answer.text)
-            except ValueError as error:
+            except Malformed as error:
                 problem = f"{error}: {answer.text[:80]!r}"
                 if send:
                     with self._lock:
-                        self.malformed[request.step] += 1
+                        self.malformed[request.step, error.reason] += 1
         reason = f"malformed {request.step}, {ATTEMPTS} answers"
         raise Unanswered(reason, f"{problem}; to ask again remove its lines from {self.cache.path}")
+
+    def _answers(self, request: Request) -> tuple[Answer, ...]:
+        """What came back so far, in a cache of before too, whose keys hold the content of the file."""
+        old = ()
+        if request.clip and request.clip.path.name in self.cache.hashed_files:
+            old = self.cache.answers(request.key_by_content)
+        return old + self.cache.answers(request.key)
 
     def _send(self, request: Request) -> None:
         try:

@@ -39,6 +39,8 @@ class AnswerCache:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._answers: dict[str, list[Answer]] = defaultdict(list)
+        self.hashed_files: set[str] = set()
+        """Names of video files whose requests have keys of before: with the digest of their content."""
         self._lock = threading.Lock()
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by close)
         try:
@@ -70,6 +72,8 @@ class AnswerCache:
     def _read(self, line: bytes) -> None:
         record = json.loads(line)
         self._answers[record["key"]].append(Answer(**record["answer"]))
+        if "sha256" in record.get("clip", {}):
+            self.hashed_files.add(record["file"])
 
     def answers(self, key: str) -> tuple[Answer, ...]:
         """Everything that came back for one request so far, oldest first."""

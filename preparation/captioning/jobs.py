@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from datamodules.schema import Event, Query, Turn
 from preparation.captioning.asking import Ask
 from preparation.captioning.endpoint import Client
+from preparation.captioning.quality import Malformed, check_description, check_detail, check_plain, check_reply
 from preparation.captioning.requests import PROMPTS, Clip, Request
 from preparation.features.decoding import Source
 
@@ -16,6 +18,8 @@ LONGEST_DETAIL = 100
 """Words. The prompt asks for 40 at most; far more is a model that did not do what it was told."""
 TAG = re.compile(r"<[^<>\s][^<>]*>")
 """Time markers, and all the special tokens that must not reach a tokenizer as text."""
+BROKEN = ("Cc", "Cs", "Co", "Cn")
+"""Kinds of characters that are no text: control characters, halves of others, and those that there are not."""
 WRITTEN_TIME = re.compile(
     r"\d+:\d\d|\d\s*%|\b\d+(\.\d+)?\s*(s|secs?|seconds?|mins?|minutes?)\b|\b(frame|second|minute)s?\s+\d", re.IGNORECASE
 )
@@ -32,16 +36,28 @@ class Job:
     run: Callable[[Ask], Any]
 
 
-def moments(query: Query) -> list[tuple[Event, str]]:
-    """The events that a model learns to name, each with what is said about it already."""
-    found = [(event, query.text if query.task == "grounding" else event.caption) for event in query.events]
+@dataclass(frozen=True)
+class Moment:
+    """An event that a model learns to name."""
+
+    event: Event
+    task: str
+    """Of the query, or of the turn of a dialogue."""
+    known: str
+    """What is said about it already: what a user asks for, or its caption."""
+
+
+def moments(query: Query) -> list[Moment]:
+    """The events that a model learns to name, in their order."""
+    found = [Moment(event, query.task, query.text or event.caption) for event in query.events]
     for turn in filter(names_events, query.turns):
-        found += [(event, event.caption or turn.topic or TAG.sub("", turn.question)) for event in turn.events]
-    return found
+        said = turn.topic or TAG.sub("", turn.question)
+        found += [Moment(event, turn.task, event.caption or said) for event in turn.events]
+    return [replace(moment, known=moment.known.strip()) for moment in found]
 
 
 def with_details(query: Query, details: Sequence[str]) -> Query:
-    """The query with a detail for each of its ``moments``."""
+    """The query with a detail for each of its ``moments``, beside its caption."""
     left = iter(details)
     own, *turns = (
         tuple(replace(event, detail=next(left)) for event in events)
@@ -75,16 +91,17 @@ def detail_job(query: Query, number: int, source: Source, vision: Client, text: 
     Source: MeCo, query-focused captioning: clips of events are captioned in detail, and the captions condensed to what
     the query does not say.
     """
-    event, known = moments(query)[number]
+    moment = moments(query)[number]
+    event, known = moment.event, moment.known
     offset_s = source.start_s or 0.0
     end_s = offset_s + event.end_s if source.end_s is None else min(offset_s + event.end_s, source.end_s)
     clip = Clip(source.path, offset_s + event.start_s, end_s, frames, size)
 
     def run(ask: Ask) -> str:
         prompt = PROMPTS["caption"].replace("{seconds}", f"{event.end_s - event.start_s:.0f}")
-        description = ask(Request("caption", vision, prompt, clip), read_text)
-        about = {"query": known, "description": description}
-        return ask(Request("condense", text, _fill(PROMPTS["condense"], about)), read_detail)
+        description = ask(Request("caption", vision, prompt, clip), lambda answer: read_description(answer, known))
+        condense = _fill(PROMPTS["condense"], {"query": known, "description": description})
+        return ask(Request("condense", text, condense), lambda answer: read_detail(answer, known))
 
     return Job(f"query {query.id!r}, event {number}", {"caption": vision, "condense": text}, run)
 
@@ -113,30 +130,41 @@ def _fill(prompt: str, values: Mapping[str, str]) -> str:
 
 
 def read_text(answer: str, markers: Collection[str] = ()) -> str:
-    """The answer in one line.
+    """The answer in one line, without the quotation marks around the whole of it.
 
     Args:
         answer: text of a model.
         markers: tags that it may hold.
 
     Raises:
-        ValueError: it is empty, or holds what must not be taken for text.
+        Malformed: it is empty, or holds what must not be taken for text.
     """
     text = " ".join(answer.split())
+    if whole := re.fullmatch(r'"([^"]+)"|“([^“”]+)”', text):
+        text = whole[1] or whole[2]
     if not text:
-        raise ValueError("empty")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half a character in it")
+        raise Malformed("empty")
+    if any(unicodedata.category(sign) in BROKEN or sign == "\ufffd" for sign in text):
+        raise Malformed("half a character in it")
     if foreign := [tag for tag in TAG.findall(text) if tag not in markers]:
-        raise ValueError(f"the tag {foreign[0][:40]} in it")
+        raise Malformed("a tag in it", f"the tag {foreign[0][:40]}")
     return text
 
 
-def read_detail(answer: str) -> str:
-    """A condensed description. Raises ValueError if it is no text or too long."""
+def read_description(answer: str, known: str = "") -> str:
+    """A long description of a clip. Raises Malformed if it is none."""
     text = read_text(answer)
+    check_description(text, known)
+    return text
+
+
+def read_detail(answer: str, known: str = "") -> str:
+    """A condensed description of an event, of which ``known`` is said already. Raises Malformed if it is none."""
+    text = read_text(answer)
+    check_plain(answer)
     if (words := len(text.split())) > LONGEST_DETAIL:
-        raise ValueError(f"{words} words, asked for 40")
+        raise Malformed("too long", f"{words} words, asked for 40")
+    check_detail(text, known, PROMPTS["condense"])
     return text
 
 
@@ -144,7 +172,8 @@ def read_dialogue(answer: str, events: Sequence[Event]) -> tuple[Turn, ...]:
     """Turns from the JSON that a model was asked for, alone or in a code fence.
 
     Raises:
-        ValueError: it is not that JSON, a marker is unknown, a time is written out, or no turn has a marker.
+        Malformed: it is not that JSON, a marker is unknown, a time is written out, no turn has a marker, or an answer
+            is a refusal, in another language or in markup.
     """
     times = {f"<s{k}>": event.start_s for k, event in enumerate(events)}
     times |= {f"<e{k}>": event.end_s for k, event in enumerate(events)}
@@ -153,16 +182,17 @@ def read_dialogue(answer: str, events: Sequence[Event]) -> tuple[Turn, ...]:
         found = json.loads(fenced[1] if fenced else answer)["turns"]
         pairs = [(read_text(turn["question"], times), read_text(turn["answer"], times)) for turn in found]
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg})") from None
+        raise Malformed("not JSON", error.msg) from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a list of turns ({type(error).__name__} {error})") from None
+        raise Malformed("not a list of turns", f"{type(error).__name__} {error}") from None
     known = " ".join(event.caption for event in events)  # a caption may speak of "10 seconds"
     turns = []
     for question, reply in pairs:
         text = f"{question} {reply}"
         if written := [match[0] for match in WRITTEN_TIME.finditer(TAG.sub("", text)) if match[0] not in known]:
-            raise ValueError(f"a time is written out ({written[0]})")
+            raise Malformed("a time is written out", written[0])
+        check_reply(TAG.sub("", reply), known)
         turns.append(Turn(question, reply, times={tag: times[tag] for tag in dict.fromkeys(TAG.findall(text))}))
     if not any(turn.times for turn in turns):
-        raise ValueError("no turn has a time marker")
+        raise Malformed("no turn has a time marker")
     return tuple(turns)

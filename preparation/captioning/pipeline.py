@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Pipeline:
         text: the text model.
         cache: file with all requests and answers.
         concurrency: requests on the way at the same time.
-        on_error: stop at the first event or dialogue that failed, or leave its query out and count it.
+        on_error: stop at the first event or dialogue that failed, or leave it out and count it.
         only_estimate: ask for the first results only, and say what all would take.
     """
 
@@ -45,8 +45,19 @@ class Pipeline:
     on_error: OnError = "fail"
     only_estimate: bool = False
 
-    def details(self, input: Path, output: Path, videos: Path, vision: Endpoint, frames: int, size: int) -> None:
+    def details(
+        self,
+        input: Path,
+        output: Path,
+        videos: Path,
+        vision: Endpoint,
+        frames: int,
+        size: int,
+        tasks: Collection[str] | None = None,
+    ) -> None:
         """Give every event of a file, those of dialogues included, a detailed description of its clip.
+
+        An event that failed keeps its caption alone; a query is left out where all of its events failed.
 
         Args:
             input: queries.jsonl.
@@ -55,6 +66,7 @@ class Pipeline:
             vision: the vision-language model.
             frames: pictures of a clip, at most.
             size: longer side of a picture in pixels.
+            tasks: of queries and of the turns of dialogues; None: all. The others are written as they are.
 
         Raises:
             ValueError: bad input, or a failure under the policy ``fail``.
@@ -65,22 +77,26 @@ class Pipeline:
         def jobs(queries: list[Query], skips: SkippedFiles, text: Client, stop) -> dict[tuple[int, int], Job]:
             client, made = Client(vision, stop), {}
             for q, query in enumerate(queries):
-                missing = [k for k, (event, _) in enumerate(moments(query)) if not event.detail]
+                if not (missing := _missing(query, tasks)):
+                    continue
                 video = names.find(query.video)
-                if missing and video is None:
-                    skips.add(
-                        f"query {query.id!r}", "no video file", names.remedy(query.video, f"{query.video} in {videos}")
-                    )
-                    missing = []
+                if video is None or not sources[video].path.is_file():
+                    remedy = names.remedy(query.video, f"{query.video} in {videos}")
+                    skips.add(f"query {query.id!r}", "no video file", remedy if video is None else sources[video].path)
+                    continue
                 for k in missing:
-                    made[q, k] = detail_job(query, k, sources[video], client, text, frames, size)
+                    if moments(query)[k].known:
+                        made[q, k] = detail_job(query, k, sources[video], client, text, frames, size)
+                    else:
+                        skips.add(f"query {query.id!r}, event {k}", "neither text nor caption: nothing is looked for")
             return made
 
-        def assemble(queries: list[Query], results: dict[tuple[int, int], str]) -> list[Query]:
+        def assemble(queries: list[Query], results: dict[tuple[int, int], str]) -> Iterator[Query]:
             for q, query in enumerate(queries):
-                details = [event.detail or results.get((q, k), "") for k, (event, _) in enumerate(moments(query))]
-                if all(details):
-                    yield with_details(query, details)
+                missing = _missing(query, tasks)
+                if not missing or any((q, k) in results for k in missing):
+                    old = [moment.event.detail for moment in moments(query)]
+                    yield with_details(query, [results.get((q, k), detail) for k, detail in enumerate(old)])
 
         self._write(input, output, jobs, assemble)
 
@@ -159,6 +175,12 @@ class Pipeline:
                     raise ValueError(f"interrupted; run again to go on, {asker.cache.path} has it all") from None
                 raise
         return results
+
+
+def _missing(query: Query, tasks: Collection[str] | None) -> list[int]:
+    """Which of a query's moments want a detail and have none."""
+    found = enumerate(moments(query))
+    return [k for k, moment in found if not moment.event.detail and (tasks is None or moment.task in tasks)]
 
 
 def _by_id(sources: Sequence[Source], videos: Path) -> dict[str, Source]:

@@ -108,7 +108,9 @@ def spent(asker: Asker, clients: Iterable[Client]) -> dict[str, int | str]:
         counts[f"{step} requests answered"] += len(answers)
         counts["tokens read"] += sum(answer.tokens_in for answer in answers)
         counts["tokens written"] += sum(answer.tokens_out for answer in answers)
-    counts.update({f"malformed answers ({step})": number for step, number in asker.malformed.items()})
+    for (step, reason), number in sorted(asker.malformed.items()):
+        counts[f"malformed answers ({step})"] += number
+        counts[f"malformed answers ({step}): {reason}"] = number
     return counts | {"tries after a failure": sum(client.retried for client in clients)}
 
 

@@ -29,6 +29,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _sha256(identity: dict) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Clip:
     """Part of a video file, as a model gets to see it."""
@@ -41,10 +45,18 @@ class Clip:
     size: int
     """Longer side of the pictures in pixels; smaller ones are left as they are."""
 
-    def identity(self) -> dict:
-        """What decides about the pictures: the content of the file, not its name, and not a decoder's version."""
+    def identity(self, content: bool = False) -> dict:
+        """What decides about the pictures.
+
+        Args:
+            content: tell the file by the digest of its content, as caches of before do, and not by its name, size and
+                time of change, which cost no reading. The folder does not matter: it may be moved.
+        """
         about = {"start_s": self.start_s, "end_s": self.end_s, "frames": self.frames, "size": self.size}
-        return {"sha256": digest(self.path)} | about
+        if content:
+            return {"sha256": digest(self.path)} | about
+        status = self.path.stat()
+        return {"name": self.path.name, "bytes": status.st_size, "changed": int(status.st_mtime)} | about
 
     def images(self) -> list[str]:
         """The frames as ``data:`` addresses of JPEG images.
@@ -72,21 +84,25 @@ class Request:
     prompt: str
     clip: Clip | None = None
 
-    @cached_property
-    def identity(self) -> dict:
-        """Everything that the answer depends on. Where the model is served does not matter."""
+    def identity(self, content: bool = False) -> dict:
+        """What the answer depends on; ``content`` as in ``Clip``. Where the model is served does not matter."""
         endpoint = self.client.endpoint
         about = {"model": endpoint.model, "options": endpoint.options, "prompt": self.prompt}
-        return about | ({"clip": self.clip.identity()} if self.clip else {})
+        return about | ({"clip": self.clip.identity(content)} if self.clip else {})
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of the identity."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return _sha256(self.identity())
+
+    @cached_property
+    def key_by_content(self) -> str:
+        """The key of before, for which the video file is read."""
+        return _sha256(self.identity(content=True))
 
     def about(self) -> dict:
         """What the cache says about the request, for people."""
-        return {"step": self.step} | self.identity | ({"file": self.clip.path.name} if self.clip else {})
+        return {"step": self.step} | self.identity() | ({"file": self.clip.path.name} if self.clip else {})
 
     def content(self) -> str | list[dict]:
         """Content of the user's message: the text, behind the pictures if there are any."""

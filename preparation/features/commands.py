@@ -17,6 +17,7 @@ def features(
     sampling: str = "uniform 100",
     on_error: OnError = "fail",
     patches: bool = False,
+    pool: str | None = None,
     cls_attention: bool = False,
     spatial: str | None = None,
     space: Literal["projected", "raw"] = "projected",
@@ -34,10 +35,12 @@ def features(
     Args:
         videos: folder, video, text list (``path`` or ``id<TAB>path``) or jsonl list (id, path, start_s, end_s).
         output: folder of the shards.
-        encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm.
+        encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm; the file
+            ``eva_vit_g.pth``; or the class path of an encoder of one's own (``preparation/features/own_encoder.py``).
         sampling: ``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``.
         on_error: stop at the first file that cannot be used, or skip and count it.
         patches: store the patch tokens too (frames x patches x width x 2 bytes a video).
+        pool: average the patches of a frame to a smaller grid before they are stored, for example ``4x4``.
         cls_attention: store the attention of the class token to the patches too.
         spatial: store compressed patch tokens, for example ``4x64``: 4 groups of frames with 64 tokens each.
         space: of features and patches: the image embedding's, or the unprojected hidden states'.
@@ -50,7 +53,6 @@ def features(
     """
     from transformers.utils import logging
 
-    from datamodules.spatial_compression import Compression
     from preparation.features.decoding import Sampling, find_sources
     from preparation.features.encoders import Outputs, load_encoder
     from preparation.features.extraction import extract
@@ -58,9 +60,9 @@ def features(
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # a report of unused text towers; missing weights are refused below
-    rule, compression = Sampling.parse(sampling), Compression.parse(spatial) if spatial else None
+    rule = Sampling.parse(sampling)
     sources, others = find_sources(videos)
-    outputs = Outputs(patches, cls_attention, compression, space, attention_layer)
+    outputs = Outputs.parse(patches, cls_attention, spatial, space, attention_layer, pool)
     tower = load_encoder(encoder, device, dtype, outputs)
     with launched_processes() as processes:
         summary = extract(sources, tower, rule, output, on_error, batch_frames, shard_videos, decoders, processes)
@@ -114,5 +116,6 @@ def verify(shards: Path) -> int:
     if report.unknown_times:
         about["videos without a reader, whose times may be wrong (docs/time.md)"] = report.unknown_times
     about |= {"encoder": header.encoder, "output": header.output, "sampling": header.sampling, "width": header.width}
+    about |= {"patches": f"{header.patches}, pooled to {header.pool}"} if header.pool else {}
     print_table("verified", ("folder", str(shards)), about.items())
     return 1 if report.problems else 0

@@ -1,12 +1,9 @@
-"""Frozen vision towers by family, and which of them a checkpoint needs.
-
-CLIP and SigLIP load through transformers; others (EVA-CLIP) through timm, where it is installed.
+"""Frozen vision towers by name: CLIP and SigLIP, which load through transformers, and where the others are.
 
 Shape suffixes: T frames, H height, W width, P patches, D feature width.
 """
 
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -15,10 +12,10 @@ from transformers import AutoConfig, CLIPVisionModelWithProjection, SiglipVision
 from transformers.utils import cached_file
 
 from preparation.features.decoding import first_line
+from preparation.features.own_encoder import CLASS_PATH, OwnEncoder
 from preparation.features.preprocessing import Preprocessing
+from preparation.features.timm_encoder import TIMM, EvaFile, TimmEncoder
 from preparation.features.vision_encoder import PROJECTED, RAW, Outputs, VisionEncoder
-
-TIMM = "timm:"
 
 
 class ClipEncoder(VisionEncoder):
@@ -110,64 +107,39 @@ class SiglipEncoder(VisionEncoder):
         return output.pooler_output, hidden if patches else None, row
 
 
-class TimmEncoder(VisionEncoder):
-    """A tower of timm with a class token (``timm:eva_giant_patch14_clip_224.laion400m_s11b_b41k``), for EVA-CLIP.
-
-    In the ``raw`` space it gives the output of the penultimate block, which E.T. Chat and MeCo use.
-    """
-
-    def load(self):
-        """See VisionEncoder."""
-        try:
-            import timm
-        except ImportError:
-            raise ValueError(f"{self.name} needs timm, which is not installed: pip install timm") from None
-        if any((self.outputs.cls_attention, self.outputs.spatial, self.outputs.attention_layer is not None)):
-            raise ValueError(f"{self.name}: towers of timm give no class attention; S-tokens need a CLIP or a SigLIP")
-        try:
-            model = timm.create_model(self.name.removeprefix(TIMM), pretrained=True)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise ValueError(f"timm cannot load {self.name}: {first_line(error)}") from None
-        if model.num_prefix_tokens != 1 or model.global_pool != "token":
-            raise ValueError(f"{self.name} is no tower with one class token that pools by it")
-        raw, blocks = self.outputs.space == "raw", len(model.blocks)
-        self.width = model.embed_dim if raw or not model.num_classes else model.num_classes
-        self.patch_count = model.patch_embed.num_patches
-        place = f"output of block {blocks - 1} of {blocks} (no final norm, unprojected)"
-        self.output = f"CLS, {place}" if raw else "head (projected, unnormalised)"
-        self.patch_output = place if raw else "last block, normed, projected"
-        data = timm.data.resolve_model_data_config(model)
-        side = data["input_size"][-1]
-        size = math.floor(side / data["crop_pct"])
-        return model, Preprocessing(size, side, tuple(data["mean"]), tuple(data["std"]), data["interpolation"])
-
-    def forward(self, images):
-        """See VisionEncoder."""
-        patches, _ = self.outputs.needed
-        if self.outputs.space == "raw":
-            ((tokens, prefix),) = self.model.forward_intermediates(
-                images, [-2], return_prefix_tokens=True, norm=False, output_fmt="NLC", intermediates_only=True
-            )
-            return prefix[:, 0], tokens if patches else None, None
-        hidden = self.model.forward_features(images)
-        project = nn.Sequential(self.model.fc_norm, self.model.head)
-        return self.model.forward_head(hidden), project(hidden[:, 1:]) if patches else None, None
-
-
 def load_encoder(
     name: str, device: str = "auto", dtype: str = "float32", outputs: Outputs | None = None
 ) -> VisionEncoder:
-    """The vision tower of a checkpoint; see VisionEncoder for arguments and errors."""
+    """The vision tower of a name; see VisionEncoder for the other arguments and errors.
+
+    Args:
+        name: folder or hub name of a CLIP or SigLIP, ``timm:NAME``, the file ``eva_vit_g.pth``, or the class path
+            (``module.Class``) of an encoder of one's own, see ``own_encoder``.
+        device: see VisionEncoder.
+        dtype: see VisionEncoder.
+        outputs: see VisionEncoder.
+    """
+    return _kind(name)(name, device, dtype, outputs)
+
+
+def _kind(name: str) -> type[VisionEncoder]:
     if name.startswith(TIMM):
-        return TimmEncoder(name, device, dtype, outputs)
+        return TimmEncoder
+    if Path(name).suffix == ".pth":
+        return EvaFile
+    if CLASS_PATH.fullmatch(name) and not Path(name).exists():
+        return OwnEncoder
     try:
         kind = AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         raise ValueError(f"no checkpoint in the folder or on the hub at {name!r}: {first_line(error)}") from None
     kinds = {"clip": ClipEncoder, "siglip": SiglipEncoder}
     if (family := kind.removesuffix("_vision_model")) not in kinds:
-        raise ValueError(f"{name} is a {kind}; known vision towers: {', '.join(kinds)}")
-    return kinds[family](name, device, dtype, outputs)
+        raise ValueError(
+            f"{name} is a {kind}; known vision towers: {', '.join(kinds)}. Any other can be given as a class, see "
+            "preparation/features/own_encoder.py"
+        )
+    return kinds[family]
 
 
 def _from_pretrained(name: str, kind: type) -> tuple[nn.Module, Preprocessing]:

@@ -25,6 +25,7 @@ from preparation.features.decoding import DECODE_ERRORS, Decoded, Sampling, Sour
 from preparation.features.processes import Processes
 from preparation.features.refusal import Refused
 from preparation.features.shard_writer import ShardWriter
+from preparation.features.shared_encoder import SharedEncoder
 from preparation.features.throughput import Throughput
 from preparation.features.timeline import EARLY_S
 from preparation.features.vision_encoder import VisionEncoder
@@ -45,21 +46,23 @@ class Summary:
     """How many have sound that begins before the picture, by more than ``EARLY_S``."""
 
 
-def extract_video(source: Source, encoder: VisionEncoder, sampling: Sampling, chunk_frames: int = 32) -> Video:
+def extract_video(
+    source: Source, encoder: VisionEncoder | SharedEncoder, sampling: Sampling, chunk_frames: int = 32
+) -> Video:
     """Features of one file, in memory.
 
     Raises:
         ValueError: the file cannot be decoded, or has too few frames.
     """
-    parts = []
-    try:
-        for step in decode(source, sampling, chunk_frames):
+    parts, steps = [], decode(source, sampling, chunk_frames)
+    while True:
+        try:
+            step = next(steps)
             if step.video is not None:
                 return _join(parts, step, encoder)
-            parts.append(encoder.encode(step.pixels))
-    except DECODE_ERRORS as error:
-        raise ValueError(f"{source.path}: {first_line(error)}") from None
-    raise AssertionError("decode ends with the times")
+        except DECODE_ERRORS as error:
+            raise ValueError(f"{source.path}: {first_line(error)}") from None
+        parts.append(encoder.encode(step.pixels))  # outside of the try: a full device is no fault of the file
 
 
 def extract(
@@ -185,7 +188,7 @@ class _Extraction:
         return None
 
 
-def _join(parts: list[dict[str, np.ndarray]], end: Decoded, encoder: VisionEncoder) -> Video:
+def _join(parts: list[dict[str, np.ndarray]], end: Decoded, encoder: VisionEncoder | SharedEncoder) -> Video:
     """The Video of one file from its encoded chunks."""
     about, stored = dict(end.video), encoder.outputs
     repeat = about.pop("repeat")

@@ -28,6 +28,8 @@ class Preprocessing:
     std: tuple[float, ...]
     mode: str = "bicubic"
     scale: float = 1 / 255
+    halves_down: bool = False
+    """Where the centre lies between two pixels, the crop begins at the former (E.T. Chat), not at the even one."""
 
     @classmethod
     def from_config(cls, config: Mapping, name: str) -> "Preprocessing":
@@ -55,6 +57,7 @@ class Preprocessing:
     def __str__(self) -> str:
         mean, std = (" ".join(map(str, values)) for values in (self.mean, self.std))
         where = f"shorter side {self.size}, centre crop {self.crop}" if self.crop else "x".join(map(str, self.size))
+        where += " (halves down)" if self.halves_down else ""
         return f"{self.mode} antialias {where}, mean {mean}, std {std}"
 
     def __call__(self, pixels: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -70,7 +73,21 @@ class Preprocessing:
         size = size or (int(self.size * height / shorter), int(self.size * width / shorter))
         images = functional.interpolate(images, size, mode=self.mode, antialias=True)
         if self.crop:
-            top, left = (round((side - self.crop) / 2) for side in size)
+            top, left = ((int if self.halves_down else round)((side - self.crop) / 2) for side in size)
             images = images[..., top : top + self.crop, left : left + self.crop]
         mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
         return (images - mean) / std
+
+
+@dataclass(frozen=True)
+class AsDecoded:
+    """No preprocessing: the encoder does its own, which the header describes in these words."""
+
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+    def __call__(self, pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+        """(T, H, W, 3) uint8, unchanged."""
+        return torch.from_numpy(pixels).to(device)

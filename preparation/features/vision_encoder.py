@@ -1,6 +1,6 @@
 """What all frozen vision towers have in common: pixels in, features of each frame out.
 
-Shape suffixes: T frames, H height, W width, P patches, D feature width.
+Shape suffixes: T frames, H height, W width, P patches, D feature width, E patch width.
 """
 
 import hashlib
@@ -18,7 +18,8 @@ from datamodules.records import FeatureHeader
 from datamodules.spatial_compression import Compression
 from models.checkpoints import best_device
 from preparation.features.decoding import Sampling
-from preparation.features.preprocessing import Preprocessing
+from preparation.features.pooling import Pool
+from preparation.features.preprocessing import AsDecoded, Preprocessing
 
 PROJECTED = "image_embeds (projected, unnormalised)"
 RAW = "last_hidden_state of CLS (no final norm, unprojected)"
@@ -38,6 +39,28 @@ class Outputs:
     """Which space features and patches are in: that of the image embedding, or that of the hidden states."""
     attention_layer: int | None = None
     """Counted from the end: -2 is the penultimate layer, and the default (the last one is noisy)."""
+    pool: Pool | None = None
+    """The grid that the patches of a frame are averaged to before they are stored."""
+
+    def __post_init__(self):
+        if self.pool and not self.patches:
+            raise ValueError(f"pool {self.pool} is about patches: ask for them too (--patches true)")
+        if self.pool and (self.cls_attention or self.spatial):
+            raise ValueError(f"pooled patches ({self.pool}) have no class attention and give no S-tokens: choose one")
+
+    @classmethod
+    def parse(
+        cls,
+        patches: bool,
+        cls_attention: bool,
+        spatial: str | None,
+        space: Literal["projected", "raw"],
+        attention_layer: int | None,
+        pool: str | None,
+    ) -> "Outputs":
+        """From the words of a command or a config."""
+        compression, grid = Compression.parse(spatial) if spatial else None, Pool.parse(pool) if pool else None
+        return cls(patches, cls_attention, compression, space, attention_layer, grid)
 
     @classmethod
     def of(cls, header: Mapping) -> "Outputs":
@@ -50,6 +73,7 @@ class Outputs:
             Compression.parse(spatial) if spatial else None,
             "raw" if "unprojected" in header.get("output", "") else "projected",
             int(layer[1]) - int(layer[2]) - 1 if layer else None,
+            Pool.parse(header["pool"]) if header.get("pool") else None,
         )
 
     @property
@@ -62,7 +86,7 @@ class VisionEncoder(ABC):
     """A frozen vision tower; ``load_encoder`` makes the right one.
 
     Args:
-        name: hub name or local folder of a checkpoint.
+        name: where it is found, see ``load_encoder``.
         device: ``auto`` takes CUDA or MPS where there is one.
         dtype: ``float32``, ``float16`` or ``bfloat16``; what the encoder computes in.
         outputs: what it returns.
@@ -77,26 +101,34 @@ class VisionEncoder(ABC):
     patch_output: str
     attention_output: str
     width: int
-    """D, of features and patches alike."""
-    patch_count: int
-    """P."""
+    """D."""
+    patch_count: int = 0
+    """P, before they are pooled."""
+    patch_width: int | None = None
+    """E, of patches. None: as wide as features."""
 
     def __init__(self, name: str, device: str = "auto", dtype: str = "float32", outputs: Outputs | None = None):
         self.name, self.outputs = name, outputs or Outputs()
         self.device = best_device() if device == "auto" else torch.device(device)
+        self.dtype = getattr(torch, dtype)
         self.model, self.preprocessing = self.load()
         self.sha256 = _digest(self.model)
-        self.model = self.model.to(self.device, getattr(torch, dtype)).eval()
+        self.model = self.model.to(self.device, self.dtype).eval()
+        self.try_out()
+        if self.outputs.pool:
+            self.outputs.pool.check(self.patch_count)
 
     @abstractmethod
-    def load(self) -> tuple[nn.Module, Preprocessing]:
+    def load(self) -> tuple[nn.Module, Preprocessing | AsDecoded]:
         """The model and its preprocessing; sets what describes the outputs."""
+
+    def try_out(self) -> None:  # noqa: B027 (most have nothing to try)
+        """Raise ValueError for a model that does not do what is promised, before anything is decoded."""
 
     @abstractmethod
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """(T, 3, H, W) -> features (T, D), patches (T, P, D) and attention (T, P); the last two where needed."""
+        """(T, 3, H, W) -> features (T, D), patches (T, P, E) and attention (T, P); the last two where needed."""
 
-    @torch.inference_mode()
     def encode(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Encode some frames.
 
@@ -104,16 +136,31 @@ class VisionEncoder(ABC):
             pixels: (T, H, W, 3) uint8.
 
         Returns:
-            ``features`` (T, D); ``patches`` (T, P, D) and ``cls_attention`` (T, P) where needed; float16.
+            ``features`` (T, D); ``patches`` (T, P, E) and ``cls_attention`` (T, P) where needed; float16.
         """
-        images = self.preprocessing(pixels, self.device).to(next(self.model.parameters()).dtype)
-        arrays = zip(("features", "patches", "cls_attention"), self.forward(images), strict=True)
-        return {name: array.to(torch.float16).cpu().numpy() for name, array in arrays if array is not None}
+        return self.encode_prepared(self.preprocessing(pixels, self.device))
+
+    @torch.inference_mode()
+    def run(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """``forward`` on the encoder's device and in its number format."""
+        return self.forward(images.to(self.device, self.dtype if images.is_floating_point() else images.dtype))
+
+    @torch.inference_mode()
+    def encode_prepared(self, images: torch.Tensor) -> dict[str, np.ndarray]:
+        """Encode what ``preprocessing`` made of some frames; see ``encode``."""
+        features, patches, attention = self.run(images)
+        if self.outputs.pool:
+            patches = self.outputs.pool(patches)
+        arrays = {"features": features, "patches": patches, "cls_attention": attention}
+        return {name: array.to(torch.float16).cpu().numpy() for name, array in arrays.items() if array is not None}
 
     def header(self, sampling: Sampling) -> FeatureHeader:
         """What a folder of features made with this encoder says about itself."""
         stored, spatial = self.outputs, self.outputs.spatial
-        of_patches = {"patches": self.patch_output, "patch_width": self.width} if stored.patches else {}
+        count = stored.pool.count if stored.pool else self.patch_count
+        of_patches = {}
+        if stored.patches:
+            of_patches = {"patches": self.patch_output, "patch_width": self.patch_width or self.width}
         of_spatial = {"spatial": str(spatial), "spatial_count": spatial.count} if spatial else {}
         if spatial:
             of_spatial["spatial_source"] = f"{self.patch_output}; {self.attention_output}"
@@ -124,7 +171,8 @@ class VisionEncoder(ABC):
             sampling=str(sampling),
             width=self.width,
             encoder_sha256=self.sha256,
-            patch_count=self.patch_count if stored.patches or stored.cls_attention else 0,
+            patch_count=count if stored.patches or stored.cls_attention else 0,
+            pool=str(stored.pool or ""),
             cls_attention=self.attention_output if stored.cls_attention else "",
             **of_patches,
             **of_spatial,
@@ -132,9 +180,11 @@ class VisionEncoder(ABC):
 
 
 def _digest(model: nn.Module) -> str:
-    """Hash of the weights as they lie in the checkpoint."""
-    sha256 = hashlib.sha256()
+    """Hash of the weights as they lie in the checkpoint; empty where there are none."""
+    sha256, found = hashlib.sha256(), False
     for name, tensor in sorted(model.state_dict().items()):
-        sha256.update(name.encode())
-        sha256.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-    return sha256.hexdigest()
+        if isinstance(tensor, torch.Tensor):
+            found = True
+            sha256.update(name.encode())
+            sha256.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sha256.hexdigest() if found else ""

@@ -10,7 +10,6 @@ same ``World`` always makes the same bytes.
 Shape suffixes: T frames, D feature width, S events of a video, F attribute families, V values of a family.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from datamodules.query_files import write_queries
 from datamodules.records import FeatureHeader
 from datamodules.schema import Event, Query, Turn, Video
 from preparation.features.shard_writer import ShardWriter
+from preparation.world.seeds import generator
 from preparation.world.synthetic_language import FAMILIES, caption, conversation, detail, sentence_case
 
 
@@ -194,8 +194,7 @@ class World:
 
     def _rng(self, *key) -> np.random.Generator:
         """A generator for each purpose, so that no part of the world depends on how many others were made."""
-        digest = hashlib.sha256(repr((self.seed, *map(str, key))).encode()).digest()
-        return np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
+        return generator(self.seed, *key)
 
     def _look(self, combination: tuple[int, ...], unnamed: int) -> np.ndarray:
         shown = self.directions[np.arange(self.families + 1), [*combination, unnamed]]

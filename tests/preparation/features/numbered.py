@@ -1,5 +1,6 @@
 """Videos whose every picture shows its own number, in any container and codec that PyAV writes."""
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -75,6 +76,9 @@ def render(
             container.mux(sound.encode(silence))
         if sound:
             container.mux(sound.encode())
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        # SVT-AV1 gives the process of a root user real-time priority, and no other process its turn from then on.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return {number: float((pts - ticks[0]) * unit) for number, pts in enumerate(ticks)}
 
 

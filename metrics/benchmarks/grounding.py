@@ -11,6 +11,7 @@ from metrics.benchmarks.formats.harness import evaluator_of, is_log
 from metrics.benchmarks.formats.moments import Moment, moments, targets
 from metrics.benchmarks.matching import Matched, match
 from metrics.benchmarks.official_windows import PARSERS, timelens_windows
+from metrics.benchmarks.registry import benchmark
 from metrics.benchmarks.result import Job, Result
 from metrics.benchmarks.retrieval_protocols import protocol
 from metrics.grounding import grounding_rows
@@ -141,7 +142,7 @@ def chosen(job: Job) -> str | None:
         return None
     content = read(job.predicted)
     name = job.evaluator or (evaluator_of(content) if is_log(content) else None)
-    name = name or ("ego4d" if job.benchmark == "ego4d_nlq" else "timelens")
+    name = name or next(iter(benchmark(job.benchmark).evaluators))
     if name not in (*OFFICIALS, *RANKED):
         known = ", ".join((*OFFICIALS, *RANKED))
         raise FileError(f"{job.predicted}: the evaluator {name!r} scores no single windows; known: {known}")

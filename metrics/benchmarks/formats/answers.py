@@ -57,9 +57,9 @@ def answers(path: Path | str) -> list[Answer]:
         FileError: none of these.
     """
     content = read(path)
-    if isinstance(content, Mapping) and isinstance(content.get("results"), (list, Mapping)):
+    if isinstance(content, dict) and isinstance(content.get("results"), (list, Mapping)):
         content = content["results"]
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
         return list(of_mapping(table(content, path), path))
     if is_log(content):
         return [Answer(**values) for values in log_answers(content, path)]
@@ -95,7 +95,7 @@ def of_mapping(content: Mapping, path: Path | str) -> Iterator[Answer]:
         where = f"{path}, {key!r:.80}"
         if SEPARATOR in key:
             yield keyed_answer(key, value, where)
-        elif isinstance(value, Mapping) and {"timestamp", "timestamps"} & value.keys():
+        elif isinstance(value, dict) and {"timestamp", "timestamps"} & value.keys():
             yield row_answer({**value, "id": value.get("anno_id", key)}, where)
         else:
             for sentence, answer in table(value, f"{path}, video {key!r}").items():
@@ -119,9 +119,9 @@ def keyed_answer(key: str, value: object, where: str) -> Answer:
     about = {"video": parts[0], "text": SEPARATOR.join(parts[1:-1]), "target": target}
     if isinstance(value, str):
         return Answer(where, said=value, **about)
-    length = value.get("duration") if isinstance(value, Mapping) else None
+    length = value.get("duration") if isinstance(value, dict) else None
     about["duration_s"] = float(length) if is_number(length) else None
-    if isinstance(value, Mapping) and "timestamps" in value:
+    if isinstance(value, dict) and "timestamps" in value:
         return Answer(where, as_windows(value["timestamps"], where), **about)
     return Answer(where, said=need(value, ["answers"], where, str), **about)
 
@@ -191,6 +191,6 @@ def as_numbers(windows: Sequence) -> tuple[list, int]:
 def nested_windows(answer: object, where: str) -> list:
     """``{start, end, conf}``, or a list of these, best first."""
     items = answer if isinstance(answer, list) else [answer]
-    if not all(isinstance(item, Mapping) for item in items):
+    if not all(isinstance(item, dict) for item in items):
         raise FileError(f"{where}: expected start, end and conf, got {describe(answer)}")
     return [[need(item, ["start"], where), need(item, ["end"], where)] for item in items]

@@ -31,7 +31,7 @@ def events(path: Path | str) -> Events:
         FileError: none of these, a bad record, or a video twice.
     """
     content = read(path)
-    if isinstance(content, Mapping) and isinstance(content.get("results"), Mapping):
+    if isinstance(content, dict) and isinstance(content.get("results"), dict):
         content = content["results"]
     pairs: list[tuple[str, list | None]] = []
     parsed: list[Parsed] = []

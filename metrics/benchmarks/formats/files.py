@@ -170,7 +170,7 @@ def rows(content: object, path: Path | str, collector: Collector | None = None) 
     Raises:
         FileError: it is something else, or empty.
     """
-    content = [content] if isinstance(content, Mapping) else content
+    content = [content] if isinstance(content, dict) else content
     if not isinstance(content, list) or not content:
         raise FileError(f"{path}: expected a list of records, got {describe(content)}")
     collector = collector or Collector()
@@ -184,7 +184,7 @@ def record(value: object, where: str) -> Mapping:
     Raises:
         FileError: it is something else.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise FileError(f"{where}: expected an object, got {describe(value)}")
     return value
 
@@ -200,7 +200,7 @@ def table(content: object, path: Path | str) -> Mapping:
     Raises:
         FileError: it is something else, or empty.
     """
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, dict) or not content:
         raise FileError(f"{path}: expected an object of videos, got {describe(content)}")
     return content
 

@@ -23,13 +23,13 @@ TASKS = {
 def is_lmms_log(content: object) -> bool:
     """True for the lines that lmms-eval writes with ``--log_samples``."""
     first = content[0] if isinstance(content, list) and content else None
-    return isinstance(first, Mapping) and "doc_id" in first and ("filtered_resps" in first or "resps" in first)
+    return isinstance(first, dict) and "doc_id" in first and ("filtered_resps" in first or "resps" in first)
 
 
 def is_table(content: object) -> bool:
     """True for the rows of a result table of VLMEvalKit."""
     first = content[0] if isinstance(content, list) and content else None
-    return isinstance(first, Mapping) and {"index", "video", "prediction"} <= first.keys()
+    return isinstance(first, dict) and {"index", "video", "prediction"} <= first.keys()
 
 
 def is_log(content: object) -> bool:
@@ -69,15 +69,15 @@ def lmms_answer(row: Mapping, where: str) -> dict:
         said = said[0]
     fields = {"where": where, "id": str(need(row, ["doc_id"], where)), "said": said if isinstance(said, str) else ""}
     for value in row.values():
-        if isinstance(value, Mapping) and len(value) == 1 and SEPARATOR in next(iter(value)):
+        if isinstance(value, dict) and len(value) == 1 and SEPARATOR in next(iter(value)):
             video, *text, target = next(iter(value)).split(SEPARATOR)
             fields["said"] = str(next(iter(value.values())))
             return fields | {"video": video, "text": SEPARATOR.join(text), "target": literal(target, where)}
-    record = next((value for value in row.values() if isinstance(value, Mapping) and "gt" in value), None)
+    record = next((value for value in row.values() if isinstance(value, dict) and "gt" in value), None)
     if record is not None:  # extremewhenbench
         fields |= {"id": str(record.get("qid", fields["id"])), "target": record["gt"], "said": str(record["pred_raw"])}
         return fields | {"video": str(record.get("video_id", "")), "text": str(record.get("qid", ""))}
-    doc = row.get("doc") if isinstance(row.get("doc"), Mapping) else {}
+    doc = row.get("doc") if isinstance(row.get("doc"), dict) else {}
     target = literal(str(need(row, ["target"], where)), where)
     video, text = first_of(doc, ("video", "video_path", "video_id")), first_of(doc, ("query", "caption", "question"))
     return fields | {"video": video, "text": text, "target": target}

@@ -78,10 +78,10 @@ def moments(path: Path | str, collector: Collector | None = None) -> list[Moment
 
 def makers(content: object, path: Path, collector: Collector) -> Iterator[Callable[[], Moment]]:
     """One function for each moment of a decoded file; it gives the moment, or raises FileError."""
-    if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         content = content["annotations"]
-    if isinstance(content, Mapping):
-        if isinstance(content.get("database"), Mapping):
+    if isinstance(content, dict):
+        if isinstance(content.get("database"), dict):
             content = content["database"]
         elif isinstance(content.get("videos"), list):
             for number, video in enumerate(content["videos"], 1):

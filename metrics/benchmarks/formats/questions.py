@@ -112,7 +112,7 @@ def question_answers(paths: Sequence[Path], asked: Mapping[str, Question]) -> An
             add_windows(table(need(content, ["ground"], str(path)), f"{path}, 'ground'"), path, found)
             content = content.get("qa") or {}
         for name, row in content.items():
-            if isinstance(row, Mapping):
+            if isinstance(row, dict):
                 where = f"{path}, question {name!r}"
                 found.options = found.options or {}
                 found.options[name] = need(row, ["answer"], where), need(row, ["prediction"], where)

@@ -38,7 +38,7 @@ def stories(path: Path | str, collector: Collector | None = None) -> dict[str, S
     """
     collector = collector or Collector()
     content = read(path, collector)
-    if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         content = content["annotations"]
     pairs: list[tuple[str, Story]] = []
     if isinstance(content, list):
@@ -50,7 +50,7 @@ def stories(path: Path | str, collector: Collector | None = None) -> dict[str, S
     else:
         for video, entry in table(content, path).items():
             where = f"{path}, video {video!r}"
-            make = chapters if isinstance(entry, Mapping) and "chapters" in entry else plain_story
+            make = chapters if isinstance(entry, dict) and "chapters" in entry else plain_story
             pairs += [(video, story) for story in collector.add(partial(make, entry, where))]
     if not pairs:
         raise FileError(f"{path}: holds no video with events")

@@ -76,4 +76,4 @@ def video_name(name: object) -> str:
 def is_query_file(content: object) -> bool:
     """True for records of this project: ``id``, ``video``, ``task``."""
     first = content[0] if isinstance(content, list) and content else None
-    return isinstance(first, Mapping) and {"id", "video", "task"} <= first.keys()
+    return isinstance(first, dict) and {"id", "video", "task"} <= first.keys()

@@ -76,7 +76,7 @@ def test_everything_odd_is_counted(tmp_path, queries):
     assert result["metrics"] == {"R1@0.3": 0, "R1@0.5": 0, "R1@0.7": 0, "mIoU": 0}
     counts = {key: protocol[key] for key in ("n", "missing", "unparsed", "invalid", "negative", "unknown")}
     assert counts == {"n": 3, "missing": 1, "unparsed": 1, "invalid": 1, "negative": 0, "unknown": 1}
-    assert protocol["policy"] == "sound" and protocol["versions"]["torch"]
+    assert protocol["policy"] == "sound" and protocol["versions"]["numpy"]
     assert len(protocol["files"]["predictions"]["sha256"]) == 64
 
 

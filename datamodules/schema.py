@@ -245,3 +245,10 @@ class Prediction:
     def to_json(self) -> str:
         """One JSON line."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Prediction":
+        """The way back. Raises ValueError or TypeError where a line is no prediction."""
+        fields = json.loads(line)
+        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency")}
+        return cls(**{**fields, **listed, "spans": tuple(map(tuple, fields.get("spans", ())))})

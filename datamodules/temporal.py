@@ -54,6 +54,7 @@ class TemporalDataModule(L.LightningDataModule):
         num_workers: reading processes.
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
+        answered: ids of test queries that are not asked again.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class TemporalDataModule(L.LightningDataModule):
         num_workers: int = 4,
         seed: int = 0,
         on_error: OnError = "fail",
+        answered: list[str] | None = None,
     ):
         super().__init__()
         self.dialogue, self.seed, self.on_error = dialogue, seed, on_error
+        self.answered = frozenset(answered or ())
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.queries_per_video = queries_per_video
@@ -147,7 +150,10 @@ class TemporalDataModule(L.LightningDataModule):
         return self._prompt_loader("test")
 
     def _prompt_loader(self, split: str) -> DataLoader:
-        dataset = Prompts(list(chain.from_iterable(self._open(split))), self.dialogue, self.on_error)
+        pairs = list(chain.from_iterable(self._open(split)))
+        if split == "test":
+            pairs = [(reader, query) for reader, query in pairs if query.id not in self.answered]
+        dataset = Prompts(pairs, self.dialogue, self.on_error)
         batches = dataset.batches(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(dataset, batch_sampler=batches, **self._loader_settings(collate_prompts))
 

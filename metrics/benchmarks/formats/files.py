@@ -115,23 +115,30 @@ def read(path: Path | str, collector: Collector | None = None) -> object:
 
 
 def read_parts(folder: Path) -> list:
-    """The records of ``predictions.jsonl``, or of the parts ``predictions.rank0.jsonl`` .. of a run that goes on.
+    """The records of the parts ``predictions.rank0.jsonl`` .. of a run that goes on, or of ``predictions.jsonl``.
 
-    The last line of a part may be half written; it does not count.
+    The last line of a part may be half written; it does not count. A query that two parts answer counts once.
 
     Raises:
         FileError: there is neither.
     """
-    if (folder / "predictions.jsonl").is_file():
-        return read(folder / "predictions.jsonl")
+    parts = prediction_files(folder)
+    if parts == [folder / "predictions.jsonl"]:
+        return read(parts[0])
     found: list = []
-    for part in sorted(folder.glob("predictions.rank*.jsonl")):
+    for part in parts:
         lines = part.read_bytes().split(b"\n")
         lines = lines[:-1]  # what stands behind the last line break is not whole
         found += [decode(line.decode("utf-8"), part, i) for i, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise FileError(f"{folder}: holds no predictions.jsonl and no predictions.rank*.jsonl with a line in it")
-    return found
+    return list({row.get("query_id"): row for row in map(dict, found)}.values())
+
+
+def prediction_files(folder: Path) -> list[Path]:
+    """The files that hold the predictions of a run folder."""
+    whole = folder / "predictions.jsonl"
+    return sorted(folder.glob("predictions.rank*.jsonl")) or ([whole] if whole.is_file() else [])
 
 
 def read_text(path: Path) -> str:
@@ -255,6 +262,6 @@ def describe(value: object) -> str:
 def fingerprint(path: Path | str) -> dict[str, str]:
     """Name and sha256 of a file."""
     digest = hashlib.sha256()
-    for part in sorted(Path(path).glob("predictions*.jsonl")) if Path(path).is_dir() else [Path(path)]:
+    for part in prediction_files(Path(path)) if Path(path).is_dir() else [Path(path)]:
         digest.update(part.read_bytes())
     return {"name": Path(path).name, "sha256": digest.hexdigest()}

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,18 +46,26 @@ class PredictionWriter(Callback):
         """Open this rank's part. All ranks have read what is there by now: they have met to form a group."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.open(trainer.global_rank)
         if trainer.is_global_zero and self.conditions is not None:
             (self.folder / CONDITIONS).write_text(json.dumps(self.conditions, indent=2) + "\n", encoding="utf-8")
-        path = self.folder / PART.format(trainer.global_rank)
+
+    def open(self, rank: int = 0, afresh: bool = False) -> None:
+        """Open a part: go on behind its last whole line, or begin it afresh."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / PART.format(rank)
         cut_half_line(path)
-        self._part = open(path, "ab")  # noqa: SIM115 (closed when the run ends)
-        if trainer.is_global_zero and not path.stat().st_size:
+        self._part = open(path, "wb" if afresh else "ab")  # noqa: SIM115 (closed when the run ends)
+        if rank == 0 and not path.stat().st_size:
             self._write(self.predictions.values())  # those of a finished run that is completed
 
     def on_test_batch_end(self, trainer, pl_module, outputs: list[Prediction], batch, batch_idx, dataloader_idx=0):
         """Keep a batch's predictions."""
-        new = [prediction for prediction in outputs if prediction.query_id not in self.predictions]
+        self.add(outputs)
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """Keep predictions, and write them to the part that is open."""
+        new = [prediction for prediction in predictions if prediction.query_id not in self.predictions]
         for prediction in new:
             self.predictions.setdefault(prediction.query_id, prediction)
         if self._part:
@@ -69,10 +77,14 @@ class PredictionWriter(Callback):
         self._part.flush()
         os.fsync(self._part.fileno())
 
-    def on_test_end(self, trainer, pl_module) -> None:
-        """Exchange between ranks, then write on rank 0."""
+    def close(self) -> None:
+        """Close the part."""
         if self._part:
             self._part.close()
+
+    def on_test_end(self, trainer, pl_module) -> None:
+        """Exchange between ranks, then write on rank 0."""
+        self.close()
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
             dist.all_gather_object(gathered, self.predictions)
@@ -82,6 +94,7 @@ class PredictionWriter(Callback):
 
     def finish(self) -> None:
         """Write all predictions into one file, and remove the parts."""
+        self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.predictions, self.finished = dict(sorted(self.predictions.items())), True
         lines = (prediction.to_json() + "\n" for prediction in self.predictions.values())

@@ -28,6 +28,8 @@ class Renderer(Protocol):
     """Tokens that the vocabulary needs."""
     reference_token: str | None
     """The one of them that stands for a frame in a question."""
+    no_moment: str
+    """The answer that a moment does not happen; empty: it has none."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Write the times of a turn; ``random`` is the source of every choice between paraphrases."""

@@ -108,6 +108,9 @@ class Query:
     """Seconds of a clip for which a predicted saliency is wanted. None: one a frame will do."""
     source: str = ""
     """The dataset it comes from."""
+    absent: bool = False
+    """Of a grounding query: it is known that what it asks for does not happen; files say ``"events": []``. A query
+    without events that is not absent is one whose events were not published."""
 
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
@@ -128,6 +131,8 @@ class Query:
             raise ValueError(f"task {self.task} needs at least one event")
         if self.task in DESCRIBED and any(not event.caption.strip() for event in self.events):
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
+        if self.absent and (self.events or self.task != "grounding"):
+            raise ValueError("only a grounding query without events can be absent")
         self._check_options()
         self._check_saliency()
         if self.duration_s is not None:

@@ -41,6 +41,8 @@ class Localizer(ABC):
     """Tokens that the vocabulary needs for this localizer."""
     reference_token: ClassVar[str | None] = None
     """The one of them that stands for a frame in a question."""
+    no_moment: ClassVar[str] = ""
+    """The answer that a moment does not happen; empty: it has none, and cannot learn from queries without events."""
     states: ClassVar[tuple[StatePoint, ...]] = ()
     """Hidden states that ``loss`` and ``decode`` want."""
     generates: ClassVar[bool] = True

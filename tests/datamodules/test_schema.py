@@ -91,3 +91,16 @@ def test_a_rounded_overrun_is_accepted_and_queries_survive_a_file(tmp_path):
     ]
     write_queries(tmp_path / "new" / "queries.jsonl", queries)
     assert list(read_queries(tmp_path / "new" / "queries.jsonl")) == queries
+
+
+def test_a_moment_that_does_not_happen_is_not_one_that_was_not_published(tmp_path):
+    path = tmp_path / "queries.jsonl"
+    known = {"id": "a", "video": "v", "task": "grounding", "text": "a dog", "events": []}
+    unknown = {"id": "b", "video": "v", "task": "grounding", "text": "a dog"}
+    path.write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in (known, unknown)), encoding="utf-8")
+    queries = list(read_queries(path))
+    assert [query.absent for query in queries] == [True, False]
+    write_queries(path, queries)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [known, unknown]
+    with pytest.raises(ValueError, match="only a grounding query without events can be absent"):
+        Query("a", "v", "grounding", "a dog", (Event(0, 1),), absent=True)

@@ -4,7 +4,7 @@ python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --outp
 python evaluate.py video --checkpoint RUN --video FILE --query TEXT
 python evaluate.py served --model NAME --url http://localhost:8000/v1 --queries FILE --videos DIR --output DIR
 python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
-python evaluate.py export --format qvhighlights --predictions FILE --queries FILE --output FILE
+python evaluate.py export --format qvhighlights --predictions FILE --queries FILE --output DIR
 
 "python evaluate.py COMMAND --help" says more of one of them.
 """

@@ -39,7 +39,7 @@ def omtg(job: Job) -> Result:
     for moment in truth:
         predicted = windows.get(moment.id)
         if official:
-            rows[moment.id] = set_row(sorted(map(tuple, predicted or [])), sorted(moment.windows), THRESHOLDS)
+            rows[moment.id] = omtg_row(predicted or [], moment.windows)
         else:
             rows[moment.id] = {
                 **set_row(predicted, moment.windows, THRESHOLDS),

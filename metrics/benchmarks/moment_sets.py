@@ -51,23 +51,21 @@ def omtg(job: Job) -> Result:
 def omtg_row(predicted: Windows, targets: Windows) -> Row:
     """``set_row`` as VLMEvalKit computes it.
 
-    Merging the windows for tIoU changes them for the assignment, too: the first of several that overlap reaches to
-    the end of all of them. Two empty sets have tIoU 0.
+    Merging the windows for tIoU changes the first one for the assignment, too: it reaches to the end of all that
+    overlap it. Two empty sets have tIoU 0.
     """
     row = set_row(grown(predicted), grown(targets), THRESHOLDS)
     return {**row, "tIoU": 0.0} if not len(predicted) and not len(targets) else row
 
 
 def grown(windows: Windows) -> list[tuple[float, float]]:
-    """Windows by start, the first of each overlapping group with the end of the group."""
-    found = sorted(([start, end] for start, end in windows), key=lambda window: window[0])
-    first = found[0] if found else None
+    """Windows by start, the first one with the end of the group that it overlaps."""
+    found = sorted(((start, end) for start, end in windows), key=lambda window: window[0])
     for window in found[1:]:
-        if window[0] <= first[1]:
-            first[1] = max(first[1], window[1])
-        else:
-            first = window
-    return [(start, end) for start, end in found]
+        if window[0] > found[0][1]:
+            break
+        found[0] = (found[0][0], max(found[0][1], window[1]))
+    return found
 
 
 def annotated_texts(path, job: Job) -> list[Moment]:

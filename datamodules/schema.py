@@ -22,10 +22,10 @@ TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens between two times.
+    """Something that happens between two times. In a dialogue it may be an instant, which is one frame.
 
     Raises:
-        ValueError: a time is not finite or negative, or the end is not after the start.
+        ValueError: a time is not finite or negative, or the end is before the start.
     """
 
     start_s: float
@@ -42,7 +42,7 @@ class Event:
                 raise ValueError(f"{key} must be a finite number of seconds, got {value!r}")
         if self.start_s < 0:
             raise ValueError(f"start_s must not be negative, got {self.start_s}")
-        if self.end_s <= self.start_s:
+        if self.end_s < self.start_s:
             raise ValueError(f"end_s must be after start_s, got start_s={self.start_s}, end_s={self.end_s}")
 
     @property
@@ -87,7 +87,7 @@ class Query:
 
     Raises:
         ValueError: empty id, video or text, unknown task, a field that the task lacks or must not have, or an event
-            that begins after ``duration_s`` or ends more than ``TOLERANCE_S`` after it.
+            without length, that begins after ``duration_s`` or ends more than ``TOLERANCE_S`` after it.
     """
 
     id: str
@@ -123,6 +123,9 @@ class Query:
             raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
         if self.task in ("grounding", *CHOICES) and not self.text.strip():
             raise ValueError(f"a {self.task} query needs a non-empty text")
+        for event in self.events:
+            if event.start_s == event.end_s:
+                raise ValueError(f"end_s must be after start_s, got {event.start_s} for both")
         if self.task == "dialogue" and not self.turns:
             raise ValueError("a dialogue needs at least one turn")
         if self.task != "dialogue" and len(self.turns) > 1:

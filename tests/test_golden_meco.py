@@ -100,7 +100,7 @@ class Case:
 
 
 def as_query(item: dict) -> Query:
-    ask, say = (turn["value"] for turn in item["conversations"])
+    ask, say = [turn["value"] for turn in item["conversations"]][-2:]  # the assistant may begin
     times = item["tgt"]
     spans = [(times[0], times[0] + 2)] if item["task"] == "vhd" else list(zip(times[::2], times[1::2], strict=True))
     turn = Turn(ask.replace("<image>", "<video>"), say, events=tuple(Event(a, b) for a, b in spans))

@@ -49,6 +49,7 @@ def didemo(job: Job) -> Result:
         unparsed += name in found and not ranked
         rows[name] = values(ranked, row["times"])
     counts = {"n": len(rows), "missing": len(truth) - len(found), "unparsed": unparsed}
+    counts["windows_are"] = "segments" if places else "seconds"
     return Result(rows, counts, answered=set(found), evaluator="didemo" if job.official else None)
 
 

@@ -57,7 +57,7 @@ def read_part(text: str, scale: Scale) -> Found:
 def read_sentences(text: str, scale: Scale) -> Found:
     """The windows of sentences: ranges, starts with ends or lengths; else what is said in words only."""
     text = normalising.without_quotes(normalising.without_markup(text), only_about_time)
-    text, rate = phrases.without_rate(spelled_out(text))
+    text, rate = phrases.without_rate(spelled_out(phrases.without_asides(text)))
     text = phrases.edges(text, scale.duration_s)
     if contradicted(text):
         return Found(rule="none")

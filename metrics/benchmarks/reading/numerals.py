@@ -15,6 +15,11 @@ BELOW_100 = rf"(?:(?:{TENS})(?:[\s-](?:{ONES}))?|{'|'.join(sorted(NUMBER_WORDS, 
 NUMBER = rf"{BELOW_100}(?:\shundred(?:\s(?:and\s)?{BELOW_100})?)?(?:\spoint(?:\s(?:{ONES})){{1,3}})?"
 SPELLED = re.compile(rf"\b{NUMBER}\b(?=\s+(?:and a half\s+)?(?:{ENGLISH_UNITS})\b)")
 PAIRED = re.compile(rf"\b({NUMBER})(\s+(?:to|and|until|through|-)\s+)(?=\d[\d.:]*\s+(?:{ENGLISH_UNITS})\b)")
+BEHIND_MINUTES = re.compile(
+    rf"\b(\d{{1,3}} ?(?:minutes?|mins?)) ({BELOW_100}|[1-5]?\d)"
+    r"(?=\s*(?:$|[.,;)\n-]|\b(?:to|until|till|through|and|in)\b))"
+)
+"""Seconds without their unit: "2 minutes 30"."""
 ORDINAL = re.compile(
     r"(?<=\d)(?:st|nd|rd|th)(?= (?:second|minute|hour)s?\b"
     r"| ?(?:and|to|until|through|-) ?(?:the )?\d{1,5}(?:st|nd|rd|th) (?:second|minute|hour)s?\b)"
@@ -37,6 +42,9 @@ def spelled_out(text: str) -> str:
     text = ISO.sub(" ", PRIMES.sub(r"\1:\2", ORDINAL.sub("", text)))
     text = CHINESE.sub(lambda match: chinese(match[1], match[2]), text)
     text = SPELLED.sub(lambda match: english(match[0]), text)
+    text = BEHIND_MINUTES.sub(
+        lambda match: f"{match[1]} {match[2] if match[2].isdecimal() else english(match[2])} seconds", text
+    )
     text = PAIRED.sub(lambda match: english(match[1]) + match[2], text)
     for pattern, value in HALVES:
         text = pattern.sub(value, text)

@@ -24,6 +24,10 @@ WHOLE = re.compile(
     rf"\b(?:whole|entire|full|complete)\s+(?:\w+\s+)?{VIDEO}\b|\bthroughout\b|\bduring the {VIDEO}\W*$"
     r"|\bfrom (?:the )?(?:beginning|start) to (?:the )?end\b|\u6574\u4e2a\u89c6\u9891|\u5168\u7a0b"
 )
+FRAMES_ASIDE = re.compile(r"\((?:at |~ ?)?frames? #?\d{1,9}(?: ?(?:-|to) ?\d{1,9})?\)")
+CORRECTED = re.compile(
+    r"\bnot (?:at|from|between|during|in) [^,;.\n]{0,40}\d[^,;\n]{0,40}[,;] ?(?:but|rather|instead)\b"
+)
 RELATIVE = re.compile(
     r"\b(?:relative|normali[sz]ed|fractions?|proportions?)\b"
     rf"|\bof the (?:total |whole |entire |full )?{VIDEO}(?:'s)? (?:length|duration)\b"
@@ -34,6 +38,11 @@ def without_rate(text: str) -> tuple[str, float | None]:
     """The text without "at 30 fps", and the rate that it names."""
     found = RATE.search(text)
     return (RATE.sub(" ", text), float(found[1]) or None) if found else (text, None)
+
+
+def without_asides(text: str) -> str:
+    """The text without frame numbers in brackets, and without a time that is denied ("not at 3 s, but ..")."""
+    return CORRECTED.sub(" ", FRAMES_ASIDE.sub(" ", text))
 
 
 def edges(text: str, duration_s: float | None) -> str:

@@ -35,6 +35,7 @@ def conditions(module: TrainedModel, header: FeatureHeader, source: Source, seed
         "generation": asdict(module.answering.generation),
         "seed": seed,
         "dtype": str(module.llm_dtype).removeprefix("torch."),
+        "quantization": module.quantization,
         "checkpoint": {"folder": str(module.previous), "stage": module.manifest["stage"]},
         "base": {"name": module.llm_name},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
@@ -84,7 +85,9 @@ def setting(run: Path, queries: list[Query]) -> str:
 
 
 def weights_hash(run: Path) -> str:
-    """SHA-256 of the weights of a run folder, or of a folder with the released weights."""
+    """SHA-256 of the weights of a run folder, of a .ckpt file, or of a folder with the released weights."""
+    if Path(run).is_file():
+        return file_hash(run)
     digest = hashlib.sha256()
     inner = Path(run) / "model" if (Path(run) / "model" / "manifest.json").is_file() else Path(run)
     for path in sorted(inner.rglob("*")):

@@ -19,9 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from metrics.benchmarks.annotations import stories
 from metrics.benchmarks.event_captions import event_scores
-from metrics.benchmarks.files import read
+from metrics.benchmarks.formats.files import read
+from metrics.benchmarks.formats.stories import stories
 from metrics.captions import meteor
 from metrics.highlights import clip_matrix, highlight_scores
 from metrics.moment_retrieval import retrieval_scores

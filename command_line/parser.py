@@ -2,8 +2,9 @@
 
 import re
 import sys
+from argparse import RawDescriptionHelpFormatter
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 
 def precise(message: str) -> str:
@@ -30,5 +31,12 @@ class ShortErrors:
         sys.exit(2)
 
 
+class LinesAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Help whose description and epilog keep their lines."""
+
+
 class CommandParser(ShortErrors, ArgumentParser):
     """Of commands that are functions."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"formatter_class": LinesAsWritten, **kwargs})

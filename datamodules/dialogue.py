@@ -1,5 +1,6 @@
 """From an annotation to an example or a prompt: words, then ids with known labels, then the frames between them."""
 
+from dataclasses import replace
 from random import Random
 
 import torch
@@ -62,7 +63,8 @@ class Dialogue:
                 localizer's special tokens would be cut off, naming the query.
         """
         clip = self._clip(query, video)
-        rendered = [self._render(turn, clip, random, query) for turn in self.writer.turns(query, random)]
+        turns = [self._learnable(turn, query) for turn in self.writer.turns(query, random)]
+        rendered = [self._render(turn, clip, random, query) for turn in turns]
         ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
         kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
         lost = {VIDEO_ID: "the video", **self.special}.keys() & set(ids[self.max_text_tokens :])
@@ -117,6 +119,23 @@ class Dialogue:
         except ValueError as error:
             raise ValueError(f"query {query.id}: {error}") from None
         return Clip.of(video, video.duration_s)
+
+    def _learnable(self, turn: Turn, query: Query) -> Turn:
+        """The turn; of a query whose moment does not happen with the answer that says so.
+
+        Raises:
+            ValueError: there is nothing to learn from.
+        """
+        if turn.task != "grounding" or turn.events or turn.answer is not None:
+            return turn
+        if not query.absent:
+            raise ValueError(f"query {query.id}: its events are not known, so it cannot be learned")
+        if not self.localizer.no_moment:
+            raise ValueError(
+                f"query {query.id}: its moment does not happen, and {type(self.localizer).__name__} writes no answer "
+                "that says so; leave such queries out of the training data"
+            )
+        return replace(turn, answer=self.localizer.no_moment)
 
     def _render(self, turn: Turn, clip: Clip, random: Random, query: Query) -> Rendered:
         try:

@@ -15,6 +15,8 @@ def query_from_dict(record: Mapping) -> Query:
         ValueError: a key is unknown or missing, or a value breaks the rules of Query, Event or Turn.
     """
     record = dict(record)
+    if record.get("task") == "grounding" and record.get("events") == []:
+        record["absent"] = True
     try:
         for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
             record[key] = tuple(map(read, record.get(key, ())))
@@ -34,7 +36,10 @@ def _turn(record: Mapping) -> Turn:
 
 def query_to_dict(query: Query) -> dict:
     """The JSON object of a Query, without the fields that hold their default; ``query_from_dict`` is the way back."""
-    return _plain(query)
+    record = _plain(query)
+    if record.pop("absent", False):
+        record["events"] = []
+    return record
 
 
 def _plain(value):
@@ -65,7 +70,7 @@ def read_queries(path: Path) -> Iterator[Query]:
         FileNotFoundError: there is no such file.
     """
     seen: dict[str, int] = {}
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

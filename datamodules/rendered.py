@@ -29,6 +29,8 @@ class Renderer(Protocol):
     """Tokens that the vocabulary needs."""
     time_tokens: tuple[str, ...]
     """Those of them whose input vector depends on the time that they stand for."""
+    no_moment: str
+    """The answer that a moment does not happen; empty: it has none."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Write the times of a turn; ``random`` is the source of every choice between paraphrases."""

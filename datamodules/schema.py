@@ -22,10 +22,10 @@ TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens between two times.
+    """Something that happens between two times. In a dialogue it may be an instant, which is one frame.
 
     Raises:
-        ValueError: a time is not finite or negative, or the end is not after the start.
+        ValueError: a time is not finite or negative, or the end is before the start.
     """
 
     start_s: float
@@ -42,7 +42,7 @@ class Event:
                 raise ValueError(f"{key} must be a finite number of seconds, got {value!r}")
         if self.start_s < 0:
             raise ValueError(f"start_s must not be negative, got {self.start_s}")
-        if self.end_s <= self.start_s:
+        if self.end_s < self.start_s:
             raise ValueError(f"end_s must be after start_s, got start_s={self.start_s}, end_s={self.end_s}")
 
     @property
@@ -87,7 +87,7 @@ class Query:
 
     Raises:
         ValueError: empty id, video or text, unknown task, a field that the task lacks or must not have, or an event
-            that begins after ``duration_s`` or ends more than ``TOLERANCE_S`` after it.
+            without length, that begins after ``duration_s`` or ends more than ``TOLERANCE_S`` after it.
     """
 
     id: str
@@ -108,6 +108,9 @@ class Query:
     """Seconds of a clip for which a predicted saliency is wanted. None: one a frame will do."""
     source: str = ""
     """The dataset it comes from."""
+    absent: bool = False
+    """Of a grounding query: it is known that what it asks for does not happen; files say ``"events": []``. A query
+    without events that is not absent is one whose events were not published."""
 
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
@@ -122,6 +125,9 @@ class Query:
             raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
         if self.task in ("grounding", *CHOICES) and not self.text.strip():
             raise ValueError(f"a {self.task} query needs a non-empty text")
+        for event in self.events:
+            if event.start_s == event.end_s:
+                raise ValueError(f"end_s must be after start_s, got {event.start_s} for both")
         if self.task == "dialogue" and not self.turns:
             raise ValueError("a dialogue needs at least one turn")
         if self.task != "dialogue" and len(self.turns) > 1:
@@ -130,6 +136,8 @@ class Query:
             raise ValueError(f"task {self.task} needs at least one event")
         if self.task in DESCRIBED and any(not event.caption.strip() for event in self.events):
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
+        if self.absent and (self.events or self.task != "grounding"):
+            raise ValueError("only a grounding query without events can be absent")
         self._check_options()
         self._check_saliency()
         if self.duration_s is not None:
@@ -158,7 +166,7 @@ class Query:
         """Whether the answer is there, so that it can be learned."""
         if self.task in CHOICES:
             return self.answer is not None
-        return self.task != "highlights" and (self.task != "grounding" or bool(self.events))
+        return self.task != "highlights" and (self.task != "grounding" or bool(self.events) or self.absent)
 
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
@@ -266,3 +274,10 @@ class Prediction:
     def to_json(self) -> str:
         """One JSON line."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Prediction":
+        """The way back. Raises ValueError or TypeError where a line is no prediction."""
+        fields = json.loads(line)
+        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency")}
+        return cls(**{**fields, **listed, "spans": tuple(map(tuple, fields.get("spans", ())))})

@@ -59,6 +59,7 @@ class TemporalDataModule(L.LightningDataModule):
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
         encoder: of sources that are video files; None: all are shards.
+        answered: ids of test queries that are not asked again.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class TemporalDataModule(L.LightningDataModule):
         seed: int = 0,
         on_error: OnError = "fail",
         encoder: OnlineEncoding | None = None,
+        answered: list[str] | None = None,
     ):
         super().__init__()
         self.dialogue, self.seed, self.on_error, self.encoder = dialogue, seed, on_error, encoder
+        self.answered = frozenset(answered or ())
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.global_batch_size, self.batch_size = global_batch_size, batch_size
         self.eval_batch_size, self.num_workers, self.queries_per_video = eval_batch_size, num_workers, queries_per_video
@@ -181,7 +184,8 @@ class TemporalDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Questions of the test split."""
-        return self._prompt_loader(list(chain.from_iterable(self.open("test"))))
+        pairs = chain.from_iterable(self.open("test"))
+        return self._prompt_loader([pair for pair in pairs if pair[1].id not in self.answered])
 
     @property
     def _share(self) -> tuple[int, int]:

@@ -17,8 +17,9 @@ from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
-from evaluation.protocol import check_features, protocol
+from evaluation.protocol import check_features, conditions, protocol, weights_hash
 from evaluation.results import metrics_table
+from evaluation.resuming import answers_so_far
 from lightning_modules.answering import GenerationChange
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
@@ -43,11 +44,14 @@ def benchmark(
 ) -> dict[str, float]:
     """Answer every query of a file and score the answers.
 
+    Answers are written as they come. A run that was stopped goes on when its command is given again; meanwhile
+    ``evaluate.py score --benchmark queries --partial true --predictions OUTPUT --annotations QUERIES`` scores them.
+
     Args:
         checkpoint: run folder or .ckpt of train.py, or released weights.
         shards: features of the videos.
         queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
-        output: where metrics.json, predictions.jsonl and timelines.png go.
+        output: folder for metrics.json, predictions.jsonl and timelines.png.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
@@ -67,18 +71,31 @@ def benchmark(
     reader = ShardReader(shards)
     check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
     source = Source(shards, queries)
-    data = TemporalDataModule(
-        module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
-    )
-    writer = PredictionWriter(output)
+    about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
+    wanted = [query.id for query in read_queries(queries)]
+    known = answers_so_far(output, about, wanted)
+    writer = PredictionWriter(output, known, about)
     trainer = tester(devices, writer)
-    trainer.test(module, data, verbose=False)
+    if len(known) < len(wanted):
+        data = TemporalDataModule(
+            module.dialogue,
+            test=[source],
+            eval_batch_size=batch_size,
+            num_workers=num_workers,
+            on_error=on_error,
+            answered=list(known),
+        )
+        if known and trainer.is_global_zero:
+            console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
+        trainer.test(module, data, verbose=False)
+    if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
+        writer.finish()
     answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
     metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
     update_metrics(metrics, answered)
     scores = compute_metrics(metrics)
     if trainer.is_global_zero:
-        report = {"metrics": scores, "protocol": protocol(module, reader.header, source, seed, answered)}
+        report = {"metrics": scores, "protocol": protocol(module, reader.header, source, seed, answered, len(known))}
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
         console.print(metrics_table(scores, f"{checkpoint} on {queries}"))

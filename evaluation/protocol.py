@@ -23,38 +23,56 @@ def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path
         FeatureHeader(**trained).check_same(header, f"the training data of {checkpoint}", shards)
 
 
+def conditions(module: TrainedModel, header: FeatureHeader, source: Source, seed: int) -> dict:
+    """What every answer depends on, known before the first is asked for."""
+    packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
+    return {
+        "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
+        "features": {"shards": source.shards, **asdict(header)},
+        "prompt_style": f"{module.style}_eval",
+        "system": module.dialogue.encoder.chat.system,
+        "localizer": module.localizer.config(),
+        "generation": asdict(module.answering.generation),
+        "seed": seed,
+        "dtype": str(module.llm_dtype).removeprefix("torch."),
+        "quantization": module.quantization,
+        "checkpoint": {"folder": str(module.previous), "stage": module.manifest["stage"]},
+        "base": {"name": module.llm_name},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
 def protocol(
     module: TrainedModel,
     header: FeatureHeader,
     source: Source,
     seed: int,
     answered: list[tuple[Query, Prediction | None]],
+    resumed: int = 0,
 ) -> dict:
-    """Everything that a number depends on, to be written beside it."""
-    manifest = module.manifest
+    """Everything that a number depends on, to be written beside it.
+
+    Args:
+        module: the model.
+        header: of the features.
+        source: features and queries.
+        seed: of sampling.
+        answered: queries and answers.
+        resumed: answers that an earlier run, which was stopped, had written.
+    """
     first = {query.task: query for query, answer in reversed(answered) if answer}  # one shows them all
-    packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
         "setting": setting(module.previous, [query for query, _ in answered]),
         "policy": "default: exact IoU; unparsed, invalid and missing answers score 0 and stay in the denominator",
         "missing": sum(prediction is None for _, prediction in answered),
-        "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
-        "features": {"shards": source.shards, **asdict(header)},
-        "prompt_style": f"{module.style}_eval",
+        "resumed": resumed,
         "prompts": {
             task: "\n".join(turn.question for turn in module.dialogue.writer.asked(query))
             for task, query in first.items()
         },
-        "system": module.dialogue.encoder.chat.system,
-        "localizer": module.localizer.config(),
-        "localizer_trained": manifest["localizer"],
-        "generation": asdict(module.answering.generation),
-        "seed": seed,
-        "dtype": str(module.llm_dtype).removeprefix("torch."),
-        "quantization": module.quantization,
-        "checkpoint": {"folder": str(module.previous), "stage": manifest["stage"]},
-        "base": module.base,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        **conditions(module, header, source, seed),
+        "localizer_trained": module.manifest["localizer"],
+        "base": getattr(module, "base", None) or module.manifest.get("base"),
     }
 
 
@@ -65,6 +83,18 @@ def setting(run: Path, queries: list[Query]) -> str:
     except OSError as error:
         return f"unknown: what {run} was trained on cannot be read ({error.filename})"
     return f"{found.setting}: {found}"
+
+
+def weights_hash(run: Path) -> str:
+    """SHA-256 of the weights of a run folder, of a .ckpt file, or of a folder with the released weights."""
+    if Path(run).is_file():
+        return file_hash(run)
+    digest = hashlib.sha256()
+    inner = Path(run) / "model" if (Path(run) / "model" / "manifest.json").is_file() else Path(run)
+    for path in sorted(inner.rglob("*")):
+        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
+            digest.update(f"{path.relative_to(inner)} {file_hash(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def file_hash(path: Path) -> str:

@@ -43,6 +43,8 @@ class Localizer(ABC):
     """Tokens that the vocabulary needs for this localizer."""
     time_tokens: ClassVar[tuple[str, ...]] = ()
     """Those of them that are read with the time they stand for, see ``read_back``."""
+    no_moment: ClassVar[str] = ""
+    """The answer that a moment does not happen; empty: it has none, and cannot learn from queries without events."""
     states: ClassVar[tuple[StatePoint, ...]] = ()
     """Hidden states that ``loss`` and ``decode`` want."""
     generates: ClassVar[bool] = True

@@ -3,16 +3,15 @@
 Shapes: N predicted events, G reference events. Windows are (start, end) in seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
-from metrics.records import AnswerMetric, check_policy, harmonic, mean
+from metrics.means import Row, column_means, harmonic, mean
+from metrics.policies import check_policy
 from metrics.soda import compare
-from metrics.spans import as_array, count_invalid, iou, is_valid
+from metrics.spans import Windows, as_array, iou, is_valid
 
-Windows = Sequence[Sequence[float]]
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
@@ -71,12 +70,45 @@ def start_distances(
     return [(max(row[i][0] for row in rows), max(row[i][1] for row in rows)) for i in range(len(distances))]
 
 
-def precision_recall_f1(rows: Sequence[Sequence[tuple[float, float]]], names: Sequence[str]) -> dict[str, float]:
-    """``Precision@name``, ``Recall@name`` (means over videos) and ``F1@name``, the harmonic mean of the two means."""
+def localization_rows(
+    predictions: Sequence[Windows | None],
+    references: Sequence[Sequence[Windows]],
+    thresholds: Sequence[float] = THRESHOLDS,
+    policy: str = "sound",
+    distances: Sequence[float] = (),
+    variant: str = "eps",
+) -> list[Row]:
+    """``Precision@t`` and ``Recall@t`` of each video, and ``@ds`` for each distance; see ``localization_scores``."""
+    check_policy(policy)
+    rows = []
+    for windows, files in zip(predictions, references, strict=True):
+        found = video_localization(windows or [], files, thresholds, policy, variant)
+        names = [f"{t:g}" for t in thresholds] + [f"{d:g}s" for d in distances]
+        if distances:
+            found = found + start_distances(windows or [], files, distances, policy)
+        row = {}
+        for name, (precision, recall) in zip(names, found, strict=True):
+            row |= {f"Precision@{name}": precision, f"Recall@{name}": recall}
+        rows.append(row)
+    return rows
+
+
+def localization_summary(
+    means: Mapping[str, float], thresholds: Sequence[float] = THRESHOLDS, distances: Sequence[float] = ()
+) -> dict[str, float]:
+    """The means over videos with ``F1@..``, the harmonic mean of two means, and the means over the thresholds.
+
+    Args:
+        means: ``Precision@..`` and ``Recall@..``, means over videos; other entries are left out.
+        thresholds: IoU thresholds, over which ``Precision``, ``Recall`` and ``F1`` are averaged.
+        distances: seconds; they take no part in the averages.
+    """
     scores = {}
-    for i, name in enumerate(names):
-        precision, recall = mean(row[i][0] for row in rows), mean(row[i][1] for row in rows)
+    for name in [f"{t:g}" for t in thresholds] + [f"{d:g}s" for d in distances]:
+        precision, recall = means[f"Precision@{name}"], means[f"Recall@{name}"]
         scores |= {f"Precision@{name}": precision, f"Recall@{name}": recall, f"F1@{name}": harmonic(precision, recall)}
+    for name in ("Precision", "Recall", "F1"):
+        scores[name] = mean(scores[f"{name}@{t:g}"] for t in thresholds)
     return scores
 
 
@@ -105,19 +137,8 @@ def localization_scores(
 
     Source: Krishna et al., Dense-Captioning Events in Videos (2017); Yang et al., VidChapters-7M (2023).
     """
-    check_policy(policy)
-    rows = [
-        video_localization(windows or [], files, thresholds, policy)
-        for windows, files in zip(predictions, references, strict=True)
-    ]
-    scores = precision_recall_f1(rows, [f"{t:g}" for t in thresholds])
-    for name in ("Precision", "Recall", "F1"):
-        scores[name] = mean(scores[f"{name}@{t:g}"] for t in thresholds)
-    if distances:
-        pairs = zip(predictions, references, strict=True)
-        rows = [start_distances(windows or [], files, distances, policy) for windows, files in pairs]
-        scores |= precision_recall_f1(rows, [f"{d:g}s" for d in distances])
-    return scores
+    means = column_means(localization_rows(predictions, references, thresholds, policy, distances))
+    return localization_summary(means, thresholds, distances) if means else {}
 
 
 def soda_d(predictions: Sequence[Windows | None], targets: Sequence[Windows], policy: str = "sound") -> float:
@@ -125,27 +146,10 @@ def soda_d(predictions: Sequence[Windows | None], targets: Sequence[Windows], po
 
     Source: Fujita et al., SODA (2020), type d.
     """
-    rows = []
-    for windows, target in zip(predictions, targets, strict=True):
-        item = compare([(*w[:2], "") for w in windows or []], [(*w[:2], "") for w in target], policy)
-        rows.append(item.ratios("d", None)[2])
-    return mean(rows)
+    return mean(video_soda_d(windows, target, policy) for windows, target in zip(predictions, targets, strict=True))
 
 
-class EventLocalization(AnswerMetric):
-    """``localization_scores`` and ``soda_d`` over a data set, in percent. Needs neither Java nor captions."""
-
-    def compute(self) -> dict[str, Tensor]:
-        """``Precision``, ``Recall``, ``F1``, each also ``@0.3`` .. ``@0.9``, and ``SODA_d``, all in percent.
-
-        Beside them the counts ``n`` (videos), ``unparsed`` (videos) and ``invalid`` (windows).
-        """
-        predictions, targets = self.columns()
-        scores = localization_scores(predictions, [[windows] for windows in targets], policy=self.policy)
-        scores["SODA_d"] = soda_d(predictions, targets, self.policy)
-        counts = {
-            "n": len(predictions),
-            "unparsed": sum(windows is None for windows in predictions),
-            "invalid": count_invalid(predictions),
-        }
-        return self.tensors({name: 100 * score for name, score in scores.items()} | counts)
+def video_soda_d(windows: Windows | None, target: Windows, policy: str = "sound") -> float:
+    """``soda_d`` of one video."""
+    item = compare([(*w[:2], "") for w in windows or []], [(*w[:2], "") for w in target], policy)
+    return item.ratios("d", None)[0][2]

@@ -6,12 +6,11 @@ IoP is the share of the predicted window that lies in the target. Windows are (s
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
-from metrics.records import RecordMetric, check_policy, mean
-from metrics.spans import is_valid
+from metrics.means import Row, column_means, mean
+from metrics.policies import check_policy
+from metrics.spans import Windows, is_valid
 
-Windows = Sequence[Sequence[float]]
 THRESHOLDS = (0.3, 0.5)
 QUESTION_TYPES = {
     "CW": "Why",
@@ -47,8 +46,8 @@ def signed_overlap(target: Sequence[float], predicted: Sequence[float]) -> tuple
 
 def best_overlap(targets: Windows, predicted: Sequence[float]) -> tuple[float, float]:
     """The best IoU and the best IoP over the target windows, each on its own, and at least 0."""
-    rows = [signed_overlap(target, predicted) for target in targets]
-    return max(0.0, *(row[0] for row in rows)), max(0.0, *(row[1] for row in rows))
+    rows = [(0.0, 0.0), *(signed_overlap(target, predicted) for target in targets)]
+    return max(row[0] for row in rows), max(row[1] for row in rows)
 
 
 def from_fractions(window: Sequence[float], duration_s: float) -> list[float]:
@@ -59,6 +58,41 @@ def from_fractions(window: Sequence[float], duration_s: float) -> list[float]:
 def same_answer(answer: object, prediction: object, policy: str) -> bool:
     """Equality; under ``sound`` the option 1 and the text "1" are the same."""
     return answer == prediction or (policy == "sound" and prediction is not None and str(answer) == str(prediction))
+
+
+def grounded_qa_rows(
+    windows: Mapping[str, Sequence[float] | None],
+    targets: Mapping[str, Windows],
+    answers: Mapping[str, tuple[object, object]] | None = None,
+    policy: str = "sound",
+) -> dict[str, Row]:
+    """Question -> ``Acc@GQA``, ``mIoP``, ``IoP@0.3``, ``mIoU`` and so on in percent, as in ``grounded_qa_scores``.
+
+    ``Acc@QA`` is not among them. A question without target windows has an answer at most: its row is empty.
+    """
+    official = check_policy(policy) == "official"
+    questions = [key for key in targets if windows.get(key) is not None or not official]
+    if not questions:
+        raise ValueError("no question of the annotations has a predicted window")
+    rows: dict[str, Row] = {}
+    for key in questions:
+        window = windows.get(key)
+        if not targets[key]:
+            rows[key] = {}
+            continue
+        iou = iop = 0.0
+        if window is not None and (official or is_valid(window)):
+            # a third number is a score, which the official code takes for the end
+            iou, iop = best_overlap(targets[key], window if official else window[:2])
+        if official and answers and iop >= 0.5 and key not in answers:
+            raise ValueError(f"question {key!r} has a window but no answer; the official evaluator stops there")
+        right = bool(answers) and key in answers and iop >= 0.5 and same_answer(*answers[key], policy)
+        row = {"Acc@GQA": 100.0 * right} if answers or official else {}
+        for name, value in (("IoP", iop), ("IoU", iou)):
+            row[f"m{name}"] = 100 * value
+            row |= {f"{name}@{t:g}": 100.0 * (value >= t) for t in THRESHOLDS}
+        rows[key] = row
+    return rows
 
 
 def grounded_qa_scores(
@@ -72,7 +106,7 @@ def grounded_qa_scores(
     ``sound``: every question counts, one without a window has IoU and IoP 0, and so has an invalid window; without
     any answers there is no Acc@QA and no Acc@GQA. Acc@QA needs no window: it is over all questions, and under
     ``official`` it is there only if each of them has an answer. ``official``: questions without a window are left out;
-    without answers Acc@GQA is 0.
+    without answers Acc@GQA is 0. A question without a target window counts for Acc@QA only.
 
     Args:
         windows: question -> predicted (start, end); None or absent: no answer.
@@ -90,31 +124,13 @@ def grounded_qa_scores(
     Source: Xiao et al., NExT-GQA (2024).
     """
     official = check_policy(policy) == "official"
-    questions = [key for key in targets if windows.get(key) is not None or not official]
-    if not questions:
-        raise ValueError("no question of the annotations has a predicted window")
-    ious, iops, right = [], [], []
-    missing = invalid = 0
-    for key in questions:
-        window = windows.get(key)
-        missing += window is None
-        bad = window is not None and not official and not is_valid(window)
-        invalid += bad
-        overlap = (0.0, 0.0)
-        if window is not None and not bad:  # a third number is a score, which the official code takes for the end
-            overlap = best_overlap(targets[key], window if official else window[:2])
-        ious.append(overlap[0])
-        iops.append(overlap[1])
-        if official and answers and overlap[1] >= 0.5 and key not in answers:
-            raise ValueError(f"question {key!r} has a window but no answer; the official evaluator stops there")
-        right.append(bool(answers) and key in answers and overlap[1] >= 0.5 and same_answer(*answers[key], policy))
-    scores = {"Acc@GQA": 100 * mean(right)} if answers or official else {}
+    rows = grounded_qa_rows(windows, targets, answers, policy)
+    scores = column_means(rows.values())
     if answers and (not official or targets.keys() <= answers.keys()):
         scores["Acc@QA"] = question_accuracy(answers, dict.fromkeys(targets, "all"), policy)["Acc"]
-    for name, values in (("IoP", iops), ("IoU", ious)):
-        scores[f"m{name}"] = 100 * mean(values)
-        scores |= {f"{name}@{t:g}": 100 * mean(value >= t for value in values) for t in THRESHOLDS}
-    return {**scores, "n": len(questions), "missing": missing, "invalid": invalid}
+    found = [windows.get(key) for key in rows]
+    invalid = sum(window is not None and not official and not is_valid(window) for window in found)
+    return {**scores, "n": len(rows), "missing": sum(window is None for window in found), "invalid": invalid}
 
 
 def question_accuracy(
@@ -142,55 +158,3 @@ def question_accuracy(
         for name in ("Acc", f"Acc_{kind[0]}", QUESTION_TYPES.get(kind, kind)):
             right.setdefault(name, []).append(correct)
     return {name: 100 * mean(values) for name, values in right.items()}
-
-
-class GroundedQA(RecordMetric):
-    """``grounded_qa_scores`` of NExT-GQA over a data set; each question counts once."""
-
-    def update(
-        self,
-        query_ids: Sequence[str],
-        predictions: Sequence[Sequence[float] | None],
-        targets: Sequence[Windows],
-        answers: Sequence[tuple[object, object] | None],
-    ) -> None:
-        """Keep the answers of Q questions.
-
-        Args:
-            query_ids: Q ids.
-            predictions: Q windows (start, end); None: no window.
-            targets: Q lists of (start, end).
-            answers: Q pairs (right answer, predicted answer), or None.
-        """
-        self.add(query_ids, predictions, targets, answers)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``Acc@GQA``, ``mIoP``, ``IoP@0.5`` and so on in percent, and counts."""
-        records = self.records()
-        answers = {key: tuple(row[2]) for key, row in records.items() if row[2] is not None}
-        windows, targets = ({key: row[i] for key, row in records.items()} for i in (0, 1))
-        if not records:
-            return self.tensors({"n": 0})
-        return self.tensors(grounded_qa_scores(windows, targets, answers, self.policy))
-
-
-class QuestionAccuracy(RecordMetric):
-    """Acc@QA over a data set; each question counts once, one without an answer is wrong."""
-
-    def update(self, query_ids: Sequence[str], answers: Sequence[tuple[object, object]]) -> None:
-        """Keep the answers of Q questions.
-
-        Args:
-            query_ids: Q ids.
-            answers: Q pairs (right answer, predicted answer or None).
-        """
-        self.add(query_ids, answers)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``Acc`` in percent; counts ``n`` and ``unparsed`` (nothing chosen)."""
-        answers = {name: tuple(row[0]) for name, row in self.records().items()}
-        if not answers:
-            return self.tensors({"n": 0})
-        scores = question_accuracy(answers, dict.fromkeys(answers, "all"), self.policy)
-        unparsed = sum(chosen is None for _, chosen in answers.values())
-        return self.tensors({"Acc": scores["Acc"], "n": len(answers), "unparsed": unparsed})

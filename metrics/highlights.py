@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
-from metrics.records import RecordMetric, check_policy, mean
+from metrics.means import Row, column_means, mean
+from metrics.policies import check_policy
 from metrics.spans import is_number
 
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
@@ -83,6 +83,32 @@ def fit_length(saliency: np.ndarray, clips: int, fill: float) -> np.ndarray:
     return np.concatenate([saliency[:clips], np.full(max(clips - len(saliency), 0), fill)])
 
 
+def highlight_rows(
+    saliency: Sequence[Sequence[float] | None], ratings: Sequence[np.ndarray], policy: str = "sound"
+) -> list[Row]:
+    """``HL-min-Fair-mAP``, ``HL-min-Fair-Hit1`` and so on of each query, in percent, as in ``highlight_scores``."""
+    official = check_policy(policy) == "official"
+    rows = []
+    for scores, rating in zip(saliency, ratings, strict=True):
+        rating = np.asarray(rating, dtype=float).reshape(len(rating), -1)
+        labels = np.concatenate([rating >= level for level in LEVELS.values()], axis=1)
+        values = np.asarray(scores if scores is not None else [], dtype=float)
+        if official and (not len(values) or np.isnan(values).any()):
+            raise ValueError("a saliency list is empty or holds NaN and the official evaluator stops there")
+        precisions, liked = np.zeros(labels.shape[1]), np.zeros(rating.shape[1])
+        if len(values) and (official or np.isfinite(values).all()):
+            filled = fit_length(values, len(rating), 0.0 if official else -math.inf)
+            precisions = tie_aware_precision(filled, labels)
+            first = int(values.argmax())
+            liked = rating[first] if first < len(rating) else liked
+        row = {}
+        for name, level, per_annotator in zip(LEVELS, LEVELS.values(), np.split(precisions, len(LEVELS)), strict=True):
+            row[f"HL-min-{name}-mAP"] = 100 * mean(per_annotator)
+            row[f"HL-min-{name}-Hit1"] = 100.0 * bool((liked >= level).any())
+        rows.append(row)
+    return rows
+
+
 def highlight_scores(
     saliency: Sequence[Sequence[float] | None], ratings: Sequence[np.ndarray], policy: str = "sound"
 ) -> dict[str, float]:
@@ -108,52 +134,13 @@ def highlight_scores(
 
     Source: Lei et al., QVHighlights (2021), section 5; Liu et al., hit ratio (2015).
     """
-    official = check_policy(policy) == "official"
-    precisions, hits = [], []
-    counts = {"n": 0, "missing": 0, "invalid": 0, "short": 0}
-    for scores, rating in zip(saliency, ratings, strict=True):
-        rating = np.asarray(rating, dtype=float).reshape(len(rating), -1)
-        labels = np.concatenate([rating >= level for level in LEVELS.values()], axis=1)
-        values = np.asarray(scores if scores is not None else [], dtype=float)
-        missing, invalid = not len(values), not np.isfinite(values).all()
-        if official and (missing or np.isnan(values).any()):
-            raise ValueError("a saliency list is empty or holds NaN and the official evaluator stops there")
-        counts["n"] += 1
-        counts["missing"] += missing
-        counts["invalid"] += invalid
-        counts["short"] += not missing and len(values) < len(rating)
-        if missing or (invalid and not official):
-            precisions.append(np.zeros(labels.shape[1]))
-            hits.append(np.zeros(len(LEVELS), dtype=bool))
-            continue
-        precisions.append(tie_aware_precision(fit_length(values, len(rating), 0.0 if official else -math.inf), labels))
-        first = int(values.argmax())
-        liked = rating[first] if first < len(rating) else np.zeros(rating.shape[1])
-        hits.append(np.array([(liked >= level).any() for level in LEVELS.values()]))
-    results = {}
-    for i, name in enumerate(LEVELS):
-        per_annotator = [value for row in precisions for value in np.split(row, len(LEVELS))[i]]
-        results[f"HL-min-{name}-mAP"] = 100 * mean(per_annotator)
-        results[f"HL-min-{name}-Hit1"] = 100 * mean(row[i] for row in hits)
-    return {**results, **counts}
-
-
-class HighlightDetection(RecordMetric):
-    """``highlight_scores`` over a data set; each query counts once."""
-
-    def update(
-        self, query_ids: Sequence[str], saliency: Sequence[Sequence[float] | None], ratings: Sequence[np.ndarray]
-    ) -> None:
-        """Keep the saliency of Q queries.
-
-        Args:
-            query_ids: Q ids; a query that was seen before is not counted again.
-            saliency: Q lists of scores, one a clip; None: missing.
-            ratings: Q matrices (C, A) of ratings 0 to 4.
-        """
-        self.add(query_ids, saliency, ratings)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``HL-min-Fair-mAP``, ``HL-min-Fair-Hit1`` and so on in percent, and counts."""
-        records = self.records().values()
-        return self.tensors(highlight_scores([s for s, _ in records], [r for _, r in records], self.policy))
+    rows = highlight_rows(saliency, ratings, policy)
+    lists = [np.asarray(scores if scores is not None else [], dtype=float) for scores in saliency]
+    lengths = zip(lists, ratings, strict=True)
+    return {
+        **column_means(rows),
+        "n": len(rows),
+        "missing": sum(not len(values) for values in lists),
+        "invalid": sum(not np.isfinite(values).all() for values in lists),
+        "short": sum(0 < len(values) < len(rating) for values, rating in lengths),
+    }

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
 
 from metrics.detection import AP_THRESHOLDS, NOTHING, Ranked, average_precisions, pad, pairwise
-from metrics.records import AnswerMetric, check_policy, mean
-from metrics.spans import count_invalid, is_number, is_valid
+from metrics.means import Row, mean
+from metrics.policies import check_policy
+from metrics.spans import is_number, is_valid
 
 
 @dataclass(frozen=True)
@@ -121,30 +121,43 @@ def first_ious(data: Batch, keep: np.ndarray, ranks: int) -> np.ndarray:
     return np.maximum(value, 0.0)
 
 
-def range_scores(data: Batch, keep: np.ndarray, protocol: Protocol) -> dict[str, dict[str, float] | float]:
-    """``MR-mAP``, ``MR-R1`` and so on of one length range, in percent.
+def range_values(data: Batch, keep: np.ndarray, protocol: Protocol) -> dict[tuple[str, str], np.ndarray]:
+    """The values of every query of one length range, in percent.
 
     Args:
         data: Q queries, each with a kept target window.
         keep: (Q, G) bool.
         protocol: what to report.
+
+    Returns:
+        ("MR-mAP", "0.5"), ("MR-mAP", "average"), ("MR-R1", "0.5"), ("MR-mIoU", "") and so on -> (Q,).
     """
     overlaps = np.where(keep[:, None, :], data.overlaps, NOTHING)
-    per_query = average_precisions(overlaps, data.counts, keep.sum(axis=1))
-    precision = {f"{t:g}": 100 * mean(per_query[:, i]) for i, t in enumerate(AP_THRESHOLDS)}
-    precision["average"] = mean(precision.values())
-    scores: dict[str, dict[str, float] | float] = {"MR-mAP": precision}
+    per_query = 100 * average_precisions(overlaps, data.counts, keep.sum(axis=1))
+    values = {("MR-mAP", f"{t:g}"): per_query[:, i] for i, t in enumerate(AP_THRESHOLDS)}
+    values["MR-mAP", "average"] = per_query.mean(axis=1)
     for k in protocol.ranks:
         value = first_ious(data, keep, k)
-        scores[f"MR-R{k}"] = {f"{t:g}": 100 * mean(value >= t) for t in protocol.recall_thresholds}
+        values |= {(f"MR-R{k}", f"{t:g}"): 100.0 * (value >= t) for t in protocol.recall_thresholds}
         if k == 1 and protocol.mean_iou:
-            scores["MR-mIoU"] = 100 * mean(value)
+            values["MR-mIoU", ""] = 100 * value
     if protocol.start_distances:
         choice = np.where(keep[:, None, :], data.choice, NOTHING)[:, 0]
         start = np.take_along_axis(data.targets[..., 0], choice.argmax(axis=1)[:, None], axis=1)[:, 0]
         distance = np.abs(data.starts - start)
-        scores["MR-R1"] |= {f"{d}s": 100 * mean(distance <= d) for d in protocol.start_distances}
-    return scores
+        values |= {("MR-R1", f"{d}s"): 100.0 * (distance <= d) for d in protocol.start_distances}
+    return values
+
+
+def nested(values: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float] | float]:
+    """``{"MR-mAP": {"0.5": .., "average": ..}, "MR-mIoU": ..}``."""
+    found: dict[str, dict[str, float] | float] = {}
+    for (metric, name), value in values.items():
+        if name:
+            found.setdefault(metric, {})[name] = float(value)
+        else:
+            found[metric] = float(value)
+    return found
 
 
 def retrieval_scores(
@@ -174,6 +187,40 @@ def retrieval_scores(
 
     Source: Lei et al., QVHighlights (2021), section 5; Everingham et al., VOC (2010).
     """
+    results = {}
+    for name, (_, values) in by_range(predictions, targets, policy, protocol).items():
+        results[name] = nested({key: mean(column) for key, column in values.items()})
+    return results
+
+
+def retrieval_rows(
+    predictions: Sequence[Ranked | None],
+    targets: Sequence[Ranked],
+    policy: str = "sound",
+    protocol: Protocol = QVHIGHLIGHTS,
+) -> list[Row]:
+    """The headline numbers of each query under the names of ``brief``; the arguments are those of ``retrieval_scores``.
+
+    A query is absent from the numbers of a length range in which it has no target window.
+    """
+    found: list[dict] = [{} for _ in targets]
+    for name, (used, values) in by_range(predictions, targets, policy, protocol).items():
+        for i, query in enumerate(np.flatnonzero(used)):
+            found[query][name] = nested({key: column[i] for key, column in values.items()})
+    return [brief(row, protocol, fill=False) for row in found]
+
+
+Values = dict[tuple[str, str], np.ndarray]
+
+
+def by_range(
+    predictions: Sequence[Ranked | None], targets: Sequence[Ranked], policy: str, protocol: Protocol
+) -> dict[str, tuple[np.ndarray, Values]]:
+    """Range name -> which queries have a target window in it, (Q,) bool, and ``range_values`` of these.
+
+    Raises:
+        ValueError: as ``retrieval_scores``.
+    """
     official = check_policy(policy) == "official"
     if any(not len(target) for target in targets):
         raise ValueError("every query of moment retrieval needs at least one target window")
@@ -194,18 +241,24 @@ def retrieval_scores(
             keep = ~np.isnan(data.lengths)
             used = keep.any(axis=1)
         part = Batch(*(getattr(data, key)[used] for key in list(Batch.__dataclass_fields__)[:-1]))
-        results[name] = range_scores(part, keep[used], protocol)
+        results[name] = (used, range_values(part, keep[used], protocol))
     return results
 
 
-def brief(results: Mapping[str, Mapping], protocol: Protocol = QVHIGHLIGHTS) -> dict[str, float]:
-    """The headline numbers under their official names, such as ``MR-full-mAP@0.5`` and ``MR-short-mAP``."""
+def brief(results: Mapping[str, Mapping], protocol: Protocol = QVHIGHLIGHTS, fill: bool = True) -> dict[str, float]:
+    """The headline numbers under their official names, such as ``MR-full-mAP@0.5`` and ``MR-short-mAP``.
+
+    Args:
+        results: from ``retrieval_scores``.
+        protocol: the one of the results.
+        fill: write 0 for a range that is not there, where the protocol does.
+    """
     scores = {}
     for name, values in results.items():
         scores[f"MR-{name}-mAP"] = values["MR-mAP"]["average"]
         if "MR-mIoU" in values:
             scores[f"MR-{name}-mIoU"] = values["MR-mIoU"]
-    if protocol.empty_range == "zero":
+    if fill and protocol.empty_range == "zero":
         scores = {f"MR-{name}-mAP": 0.0 for name in ("short", "middle", "long")} | scores
     if "full" not in results:
         return scores
@@ -218,22 +271,3 @@ def brief(results: Mapping[str, Mapping], protocol: Protocol = QVHIGHLIGHTS) -> 
     for d in protocol.start_distances:
         scores[f"MR-full-R1@{d}s"] = full["MR-R1"][f"{d}s"]
     return scores
-
-
-class MomentRetrieval(AnswerMetric):
-    """``retrieval_scores`` over a data set, as the flat headline numbers; each query counts once."""
-
-    def __init__(self, policy: str = "sound", protocol: Protocol = QVHIGHLIGHTS, **kwargs):
-        super().__init__(policy, **kwargs)
-        self.protocol = protocol
-
-    def compute(self) -> dict[str, Tensor]:
-        """``MR-full-mAP``, ``MR-full-R1@0.5`` and so on in percent, with ``n``, ``unparsed`` and ``invalid``."""
-        predictions, targets = self.columns()
-        scores = brief(retrieval_scores(predictions, targets, self.policy, self.protocol), self.protocol)
-        counts = {
-            "n": len(predictions),
-            "unparsed": sum(windows is None for windows in predictions),
-            "invalid": count_invalid(predictions),
-        }
-        return self.tensors({**scores, **counts})

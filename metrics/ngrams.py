@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from metrics.records import mean
+from metrics.means import mean
 
 ORDER = 4
 """Longest n-gram."""

@@ -1,33 +1,14 @@
 """What every metric keeps: one JSON line a query, so that a score never depends on batches, order or ranks."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-POLICIES = ("sound", "official")
-
-
-def check_policy(policy: str) -> str:
-    """Return ``policy``, or raise ValueError where it is not one of ``POLICIES``."""
-    if policy not in POLICIES:
-        raise ValueError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
-    return policy
-
-
-def mean(values: Iterable[float]) -> float:
-    """The mean, summed exactly, so that no order of the values changes it. NaN for no value at all."""
-    values = [float(value) for value in values]
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def harmonic(a: float, b: float) -> float:
-    """The harmonic mean of two numbers, 0 where both are 0."""
-    return 2 * a * b / (a + b) if a + b != 0 else 0.0
+from metrics.policies import check_policy
 
 
 class RecordMetric(Metric):

@@ -7,9 +7,10 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and only those who compare sentences need it
+    from torch import Tensor
 
 LONGEST = 256
 """Tokens of a sentence that the model reads."""
@@ -32,8 +33,7 @@ def model():
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
-@torch.inference_mode()
-def embed(sentences: Sequence[str]) -> Tensor:
+def embed(sentences: Sequence[str]) -> "Tensor":
     """Unit-length embeddings, so that a dot product is the cosine.
 
     Args:
@@ -48,15 +48,18 @@ def embed(sentences: Sequence[str]) -> Tensor:
     Source: Reimers and Gurevych, Sentence-BERT (2019), mean pooling.
     """
     tokenizer, network = model()
+    import torch
+
     unique = sorted(set(sentences), key=len)
-    rows: dict[str, Tensor] = {}
-    for start in range(0, len(unique), BATCH):
-        texts = unique[start : start + BATCH]
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-        hidden = network(**tokens).last_hidden_state  # (N, L, D)
-        mask = tokens["attention_mask"][..., None].float()
-        pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
-        rows.update(zip(texts, torch.nn.functional.normalize(pooled, dim=1), strict=True))
+    rows = {}
+    with torch.inference_mode():
+        for start in range(0, len(unique), BATCH):
+            texts = unique[start : start + BATCH]
+            tokens = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+            hidden = network(**tokens).last_hidden_state  # (N, L, D)
+            mask = tokens["attention_mask"][..., None].float()
+            pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+            rows.update(zip(texts, torch.nn.functional.normalize(pooled, dim=1), strict=True))
     return torch.stack([rows[text] for text in sentences]) if len(sentences) else torch.empty(0, 384)
 
 

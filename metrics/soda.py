@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from metrics.alignment import best_order_preserving_score, order_preserving_pairs
 from metrics.captions import Meteor, ascii_only, meteor, tokenizer
+from metrics.means import harmonic, mean
 from metrics.ngrams import cider
-from metrics.records import AnswerMetric, check_policy, harmonic, mean
+from metrics.policies import check_policy
 from metrics.spans import as_array, iou, is_valid
 
 Event = tuple[float, float, str]
@@ -65,8 +65,8 @@ class Comparison:
                 wanted[pair] = True
         return wanted
 
-    def ratios(self, kind: str, gains: np.ndarray | None) -> tuple[float, float, float]:
-        """Precision, recall and F1 of this story.
+    def ratios(self, kind: str, gains: np.ndarray | None) -> list[tuple[float, float, float]]:
+        """Precision, recall and F1 of this story, at each IoU threshold under which events are matched.
 
         Args:
             kind: a, b, c or d.
@@ -79,8 +79,7 @@ class Comparison:
         else:
             matchings = (order_preserving_pairs(above(self.overlaps, t), self.policy) for t in kind_thresholds(kind))
             scores = [sum(gains[pair] for pair in pairs) for pairs in matchings]
-        rows = [soda_ratio(score, self.counted, len(self.references)) for score in scores]
-        return tuple(mean(column) for column in zip(*rows, strict=True))
+        return [soda_ratio(score, self.counted, len(self.references)) for score in scores]
 
 
 def kind_thresholds(kind: str) -> tuple[float, ...]:
@@ -93,11 +92,14 @@ def above(overlaps: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(overlaps < threshold, 0.0, overlaps)
 
 
-def compare(predicted: Story, reference: Story, policy: str, sort_references: bool = True) -> Comparison:
-    """Prepares one story; predictions, and references unless told otherwise, are sorted by start."""
+def compare(
+    predicted: Story, reference: Story, policy: str, sort_references: bool = True, sort_predictions: bool = True
+) -> Comparison:
+    """Prepares one story; predictions and references are sorted by start, unless told otherwise."""
     official = policy == "official"
     usable = list(predicted) if official else [event for event in predicted if is_valid(event[:2])]
-    usable = [usable[i] for i in by_start(usable)]
+    if sort_predictions:
+        usable = [usable[i] for i in by_start(usable)]
     story = [reference[i] for i in by_start(reference)] if sort_references else list(reference)
     windows = [[event[:2] for event in events] for events in (story, usable)]
     overlaps = iou(*windows, "eps") if official else iou(*map(as_array, windows), "exact")
@@ -198,12 +200,12 @@ def soda_by_video(
             comparisons.append(compare(predictions.get(video) or [], story, policy, sort_references=mode != "best"))
             owners.append(video)
     gains = caption_gains(comparisons, kind, scorer) if kind != "d" else [None] * len(comparisons)
-    best: dict[str, tuple[float, float, float]] = {}
+    best: dict[str, list[tuple[float, float, float]]] = {}
     for video, item, matrix in zip(owners, comparisons, gains, strict=True):
-        row = item.ratios(kind, matrix)
-        if video not in best or row[2] > best[video][2]:
-            best[video] = row
-    return best
+        rows = item.ratios(kind, matrix)  # at each threshold the reference that fits best counts, the first of equals
+        known = best.setdefault(video, rows)
+        best[video] = [row if row[2] > old[2] else old for row, old in zip(rows, known, strict=True)]
+    return {video: tuple(mean(column) for column in zip(*rows, strict=True)) for video, rows in best.items()}
 
 
 def caption_gains(comparisons: Sequence[Comparison], kind: str, scorer: str) -> list:
@@ -213,27 +215,3 @@ def caption_gains(comparisons: Sequence[Comparison], kind: str, scorer: str) -> 
     if scorer_process is None:
         return [cider_gains(item, tokens) for item in comparisons]
     return meteor_gains(comparisons, kind, tokens, scorer_process)
-
-
-class Soda(AnswerMetric):
-    """``soda_scores`` over a data set; each video counts once. A target is a list of stories, one a reference file.
-
-    Args:
-        kind: a, b, c or d.
-        mode: merged, best or average.
-        policy: ``sound`` or ``official``.
-        scorer: METEOR or CIDEr.
-    """
-
-    def __init__(self, kind: str = "c", mode: str = "average", policy: str = "sound", scorer: str = "METEOR", **kwargs):
-        super().__init__(policy, **kwargs)
-        self.options = {"kind": kind, "mode": mode, "policy": policy, "scorer": scorer}
-
-    def compute(self) -> dict[str, Tensor]:
-        """``precision``, ``recall`` and ``f1``, fractions, and the count ``n``."""
-        stories, targets = self.by_query()
-        if not stories:
-            return self.tensors({"n": 0})
-        count = max(map(len, targets.values()))
-        files = [{video: target[i] for video, target in targets.items() if i < len(target)} for i in range(count)]
-        return self.tensors(soda_scores(stories, files, **self.options) | {"n": len(stories)})

@@ -10,21 +10,23 @@ from numbers import Real
 
 import numpy as np
 
+Windows = Sequence[Sequence[float]]
+"""(start, end) each, or (start, end, score)."""
 VARIANTS = ("exact", "cross", "hull", "eps", "eps_sorted", "float32")
 
 
 def is_number(value: object) -> bool:
     """True for a finite int or float (numpy scalars included), False for bool, text, NaN and infinity."""
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+    if type(value) is not float and (not isinstance(value, (int, Real)) or isinstance(value, (bool, np.bool_))):
         return False
     return -sys.float_info.max <= value <= sys.float_info.max  # an int can be too large for a float
 
 
 def is_valid(window: object) -> bool:
     """True for two finite numbers (start, end) with start <= end. A third number, the score, is allowed."""
-    if not isinstance(window, (Sequence, np.ndarray)) or isinstance(window, str) or len(window) not in (2, 3):
+    if not isinstance(window, (list, tuple, Sequence, np.ndarray)) or isinstance(window, str):
         return False
-    return all(is_number(value) for value in window) and window[0] <= window[1]
+    return len(window) in (2, 3) and all(map(is_number, window)) and bool(window[0] <= window[1])
 
 
 def count_invalid(answers: Iterable[Sequence | None]) -> int:

@@ -7,11 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from metrics.highlights import fit_length
-from metrics.records import RecordMetric, mean
+from metrics.means import Row, column_means, mean
 
 TVSUM_CLIPS = 5
 """Most salient clips that count."""
@@ -36,6 +34,8 @@ def trapezoid_precision(labels: np.ndarray) -> np.ndarray:
 def ranked_labels(saliency: Sequence[float], labels: np.ndarray, policy: str) -> np.ndarray:
     """The rows of ``labels`` by falling saliency; clips without a score come last (``sound``) or are left out."""
     if policy == "official":  # its order of equal scores is that of torch's unstable sort of float32
+        import torch
+
         return labels[torch.tensor(list(saliency[: len(labels)])).argsort(descending=True).numpy()]
     scores = np.asarray(saliency, dtype=float)[: len(labels)]
     scores = fit_length(scores if np.isfinite(scores).all() else np.zeros(0), len(labels), -math.inf)
@@ -67,6 +67,8 @@ def tvsum_precision(saliency: Sequence[float], ratings: Sequence[Sequence[float]
 def youtube_precision(saliency: Sequence[float], labels: Sequence[Sequence[float]], policy: str = "sound") -> float:
     """AP of one YouTube Highlights video, a fraction; NaN for a video without positives (not in the mean).
 
+    ``official`` also leaves out a video without positives among the clips that have a score.
+
     Args:
         saliency: C scores.
         labels: (C, 1) or (C,), positive where greater than 0.
@@ -75,13 +77,23 @@ def youtube_precision(saliency: Sequence[float], labels: Sequence[Sequence[float
     Source: Liu et al., UMT (2022); labels from Sun et al. (2014).
     """
     positives = np.asarray(labels, dtype=float).reshape(len(labels), -1)[:, :1] > 0
-    if not positives.any():
-        return math.nan
     ranked = ranked_labels(saliency, positives, policy)
+    if not (ranked if policy == "official" else positives).any():
+        return math.nan
     return float(trapezoid_precision(ranked)[0]) if len(ranked) else 0.0
 
 
 VIDEO_PRECISION = {"tvsum": tvsum_precision, "youtube_highlights": youtube_precision}
+
+
+def video_rows(
+    videos: Iterable[tuple[Sequence[float], Sequence[Sequence[float]], str]],
+    precision: Callable[[Sequence[float], Sequence[Sequence[float]], str], float],
+    policy: str = "sound",
+) -> list[Row]:
+    """``mAP`` and ``mAP-<domain>`` of each video; empty for a video that is not in the mean. See ``video_scores``."""
+    rows = [(domain, precision(scores, labels, policy)) for scores, labels, domain in videos]
+    return [{} if math.isnan(value) else {"mAP": value, f"mAP-{domain}": value} for domain, value in rows]
 
 
 def video_scores(
@@ -99,39 +111,7 @@ def video_scores(
     Returns:
         ``mAP``, ``mAP-<domain>`` and ``n``, the videos in the mean.
     """
-    rows = [(domain, precision(scores, labels, policy)) for scores, labels, domain in videos]
-    rows = [(domain, value) for domain, value in rows if not math.isnan(value)]
-    scores = {"mAP": mean(value for _, value in rows)}
-    for name in sorted({domain for domain, _ in rows}):
-        scores[f"mAP-{name}"] = mean(value for domain, value in rows if domain == name)
-    return {**scores, "n": len(rows)}
-
-
-class VideoHighlights(RecordMetric):
-    """mAP over the videos of TVSum or YouTube Highlights, a fraction, also per domain; each video counts once."""
-
-    def __init__(self, benchmark: str = "tvsum", policy: str = "sound", **kwargs):
-        super().__init__(policy, **kwargs)
-        self.precision = VIDEO_PRECISION[benchmark]
-
-    def update(
-        self,
-        query_ids: Sequence[str],
-        saliency: Sequence[Sequence[float] | None],
-        labels: Sequence[Sequence],
-        domains: Sequence[str],
-    ) -> None:
-        """Keep the saliency of Q videos.
-
-        Args:
-            query_ids: Q video ids.
-            saliency: Q lists of scores, one a clip; None: missing.
-            labels: Q matrices (C, A).
-            domains: Q names, such as the kind of video.
-        """
-        self.add(query_ids, saliency, labels, domains)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``mAP``, ``mAP-<domain>`` and ``n``, the videos in the mean."""
-        videos = [(scores or [], labels, domain) for scores, labels, domain in self.records().values()]
-        return self.tensors(video_scores(videos, self.precision, self.policy))
+    rows = video_rows(videos, precision, policy)
+    means = column_means(rows)
+    domains = {name: means[name] for name in sorted(means) if name != "mAP"}
+    return {"mAP": means.get("mAP", math.nan), **domains, "n": sum(map(bool, rows))}

@@ -12,6 +12,7 @@ SMALL = {
     "extraction": ["--videos=1", "--frames=4", "--samples=4", "--width=8", "--rounds=1"],
     "online": ["--videos=1", "--frames=4", "--width=32", "--rounds=1"],
     "scoring": ["--videos=2"],
+    "startup": ["--rounds=1", "--share=0.01"],
     "shared_video": ["--frames=4", "--queries=2", "--width=32", "--rounds=1"],
 }
 """Module -> arguments of a small step."""

@@ -24,6 +24,7 @@ from evaluation.benchmark import timeline_rows
 from evaluation.protocol import protocol, setting
 from lightning_modules.trained import TrainedModel
 from localizers.answer import Answer
+from metrics import score
 from preparation.features.decoding import Sampling
 from preparation.features.encoders import load_encoder
 from preparation.features.shard_writer import ShardWriter
@@ -128,16 +129,129 @@ def test_batches_change_nothing(benchmark, finished, tmp_path, size):
     assert report(tmp_path) == report(finished)
 
 
-def test_processes_change_nothing(runs, world, queries, finished, tmp_path):
-    args = [f"--checkpoint={runs[3]}", f"--shards={world / 'videos'}", f"--queries={queries}", f"--output={tmp_path}"]
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import evaluate
+from callbacks.predictions import PredictionWriter
+
+write = PredictionWriter._write
+
+def write_and_die(self, predictions):
+    write(self, predictions)
+    if self.predictions:
+        self._part.write(b'{{"query_id": "half a li')
+        self._part.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+PredictionWriter._write = write_and_die
+evaluate.main()
+"""
+"""The command, with processes that are killed while they write the answers of their second batch."""
+
+
+def test_killed_processes_go_on_and_change_nothing(runs, world, queries, finished, tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED.format(root=str(ROOT)))
+    out = tmp_path / "out"
+    args = [f"--checkpoint={runs[3]}", f"--shards={world / 'videos'}", f"--queries={queries}", f"--output={out}"]
     args += ["--generation.max_new_tokens=12", "--num_workers=0", "--devices=2", "--batch_size=3"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "evaluate.py"), "benchmark", *args]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+    def launch(script: Path) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(script), "benchmark", *args]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+    assert launch(tmp_path / "killed.py").returncode == -9
+    assert not (out / "metrics.json").exists()
+    kept = [line for part in sorted(out.glob("predictions.rank*.jsonl")) for line in part.read_bytes().split(b"\n")]
+    kept = {json.loads(line)["query_id"] for line in kept if line.endswith(b"}")}
+    assert 3 <= len(kept) <= 6
+    so_far = score("queries", out, queries, partial=True)
+    assert so_far["protocol"]["n"] == len(kept) and "grounding/mIoU" in so_far["metrics"]
+
+    done = launch(ROOT / "evaluate.py")
     assert done.returncode == 0, done.stderr
     assert "All distributed processes registered. Starting with 2 processes" in done.stderr
-    assert predictions(tmp_path) == predictions(finished)
-    assert report(tmp_path) == report(finished)
+    assert f"{len(kept)} of " in done.stdout and "asking the others" in done.stdout
+    assert predictions(out) == predictions(finished)
+    assert report(out)["protocol"].pop("resumed") == len(kept)
+    assert without_resumed(report(out)) == without_resumed(report(finished))
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in finished.iterdir())
+
+
+def without_resumed(content: dict) -> dict:
+    return content | {"protocol": {key: value for key, value in content["protocol"].items() if key != "resumed"}}
+
+
+@pytest.fixture
+def stopped(benchmark, tmp_path, monkeypatch) -> Path:
+    """The folder of a run that broke off after one batch of three answers."""
+    answer, asked = TrainedModel.answer, []
+
+    def answer_once(self, batch):
+        if asked:
+            raise RuntimeError("power cut")
+        asked.append(batch)
+        return answer(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(TrainedModel, "answer", answer_once)
+        benchmark(tmp_path / "stopped", "--batch_size=3")
+    return tmp_path / "stopped"
+
+
+def test_a_run_that_was_stopped_asks_what_is_missing(benchmark, finished, stopped, monkeypatch):
+    asked, answer = [], TrainedModel.answer
+    monkeypatch.setattr(TrainedModel, "answer", lambda self, batch: asked.extend(batch.queries) or answer(self, batch))
+    benchmark(stopped)
+    assert len(asked) == len(predictions(finished)) - 3
+    assert predictions(stopped) == predictions(finished)
+    assert report(stopped)["protocol"]["resumed"] == 3 and report(finished)["protocol"]["resumed"] == 0
+    assert report(stopped)["metrics"] == report(finished)["metrics"]
+    benchmark(stopped)  # a run that has all answers begins anew
+    assert report(stopped)["protocol"]["resumed"] == 0
+
+
+def test_a_run_that_was_stopped_goes_on_as_it_began(benchmark, runs, stopped):
+    before = {path.name: path.read_bytes() for path in stopped.iterdir()}
+    for change, words in (
+        ("--generation.max_new_tokens=13", "generation: "),
+        ("--seed=1", "seed: 0 there, 1 now"),
+        (f"--checkpoint={runs[2]}", "localizer|weights|checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=rf"asked for otherwise \(({words})"):
+            benchmark(stopped, change)
+    assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
+
+
+def test_all_answers_are_there_and_nothing_else(benchmark, finished, stopped, monkeypatch):
+    """Killed between the last answer and the table."""
+    (stopped / "predictions.rank0.jsonl").write_bytes((finished / "predictions.jsonl").read_bytes())
+    monkeypatch.setattr(TrainedModel, "answer", None)
+    benchmark(stopped)
+    assert predictions(stopped) == predictions(finished)
+    assert report(stopped)["metrics"] == report(finished)["metrics"]
+
+
+def test_a_line_that_is_no_answer_is_named(benchmark, stopped):
+    part = stopped / "predictions.rank0.jsonl"
+    part.write_bytes(b"{}\n" + part.read_bytes())
+    with pytest.raises(ValueError, match=r"predictions.rank0.jsonl, line 1: not a prediction"):
+        benchmark(stopped)
+
+
+def test_a_finished_run_that_lacks_answers_is_completed(benchmark, world, finished, queries, tmp_path, monkeypatch):
+    whole, shards = tmp_path / "whole", without(world, {"test00002"}, tmp_path / "shards")
+    benchmark(tmp_path / "out", f"--shards={shards}", "--on_error=skip")
+    some = predictions(tmp_path / "out")
+    shards.rename(tmp_path / "old")
+    without(world, set(), whole).rename(shards)  # the video was found
+    asked, answer = [], TrainedModel.answer
+    monkeypatch.setattr(TrainedModel, "answer", lambda self, batch: asked.extend(batch.queries) or answer(self, batch))
+    benchmark(tmp_path / "out", f"--shards={shards}", "--on_error=skip")
+    assert {query.video for query in asked} == {"test00002"}
+    assert report(tmp_path / "out")["protocol"]["resumed"] == len(some)
+    assert predictions(tmp_path / "out") == predictions(finished)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -367,7 +481,7 @@ def scored(folder: Path, answers: str, *options: str) -> list[str]:
 
 def test_anyone_s_predictions_are_scored(tmp_path, capsys):
     answers = '{"id": "a", "pred": [0, 7]}\n{"id": "b", "pred": null}\n'
-    evaluate.main(scored(tmp_path, answers, f"--output={tmp_path / 'new' / 'metrics.json'}"))
+    evaluate.main(scored(tmp_path, answers, f"--output={tmp_path / 'new'}"))
     report = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert report["metrics"] == {"R1@0.3": 50.0, "R1@0.5": 50.0, "R1@0.7": 50.0, "mIoU": 35.0}
     protocol = report["protocol"]

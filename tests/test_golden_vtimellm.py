@@ -93,6 +93,7 @@ FORMATS = {1: "plain", 2: "vicuna_v1", 3: "vicuna_v1"}
 
 def as_query(raw: dict) -> Query:
     turns, meta = raw["conversations"], raw.get("meta", {})
+    turns = turns[1:] if turns[0]["from"] != "human" else turns  # as released: what the assistant begins with is lost
     return Query(
         id=raw["id"],
         video=raw["id"],

@@ -8,26 +8,26 @@ Source: Liu et al., E.T. Bench: Towards Open-Ended Event-Level Video-Language Un
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from torch import Tensor
 
-from metrics.benchmarks.answers import Parsed, etbench_events, etbench_windows
-from metrics.benchmarks.event_captions import group_scores, matched_pairs
+from metrics.benchmarks.answers import Parsed, read_moments
+from metrics.benchmarks.etbench_captions import caption_rows, caption_summary
+from metrics.benchmarks.official_windows import etbench_windows
 from metrics.benchmarks.options import Choice, choice_of_gvq, choice_of_rvq
-from metrics.captions import tokenizer
-from metrics.dense_captioning import precision_recall_f1, video_localization
 from metrics.grounding import EVALUATORS, best_ious
-from metrics.records import RecordMetric, check_policy, harmonic, mean
-from metrics.similarity import pair_similarities
+from metrics.means import Row, column_means, harmonic, mean
+from metrics.moment_sets import length, merged
+from metrics.policies import check_policy
 from metrics.spans import as_array, iou
 
 Sample = Mapping
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 SECONDS = 1000
 """Seconds of a video that the official evaluation of EVS sees."""
-FIRST_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+FIRST_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)")
 DOMAINS = {
     "Acc(ref)": ("RAR", "ECA", "RVQ"),
     "F1(gnd)": ("TVG", "EPM", "TAL", "EVS", "VHD"),
@@ -39,156 +39,129 @@ HEADLINE = {"rar": "Acc", "eca": "Acc", "rvq": "Acc", "tem": "mRec", "gvq": "mRe
 """What a task reports as its one number; F1 for the others."""
 
 
-def read_answer(parser: Callable[[str], Parsed], sample: Sample, policy: str) -> Parsed:
-    """The answer ``a`` as windows, unless somebody has read it already (``parsed``).
+@dataclass(frozen=True)
+class Rows:
+    """The values of each sample of one task and source."""
 
-    A malformed number ends the official evaluation; under ``sound`` it is unparsed.
+    rows: Sequence[Row]
+    """One a sample, or a video where the official code keeps one; empty where it enters no mean."""
+    failed: int
+    """Answers in which nothing could be read."""
+
+
+def windows_of(sample: Sample, policy: str) -> Parsed:
+    """The windows of an answer, unless somebody has read it already (``parsed``).
+
+    Raises:
+        ValueError: under ``official``, a malformed number, which ends the official evaluation.
     """
     if "parsed" in sample:
         return sample["parsed"]
-    try:
-        return parser(sample["a"])
-    except ValueError:
-        if policy == "official":
-            raise
-        return Parsed()
+    if policy == "official":
+        return etbench_windows(sample["a"])
+    return read_moments(sample["a"], sample.get("duration"))
 
 
-def first_window_ious(samples: Sequence[Sample], policy: str, several: bool) -> tuple[list[float], int]:
-    """IoU of the first window of each answer with the (best) target, and how many answers have none.
-
-    Args:
-        samples: of TVG, EPM, GVQ (one target) or TEM (several).
-        policy: ``official`` is float32.
-        several: ``tgt`` is a list of windows.
-    """
-    ious, failed = [], 0
-    for sample in samples:
-        windows = read_answer(etbench_windows, sample, policy).windows[:1]
-        targets = sample["tgt"] if several else [sample["tgt"]]
-        failed += not windows
-        ious.append(float(best_ious(windows, targets, EVALUATORS["etchat"] if policy == "official" else None).sum()))
-    return ious, failed
+def first_iou(sample: Sample, policy: str, several: bool) -> tuple[float, bool]:
+    """IoU of the first window of an answer with the (best) target, and whether there is a window."""
+    windows = windows_of(sample, policy).windows[:1]
+    targets = sample["tgt"] if several else [sample["tgt"]]
+    rules = EVALUATORS["etbench"] if policy == "official" else None
+    return float(best_ious(windows, targets, rules).sum()), bool(windows)
 
 
-def grounding(samples: Sequence[Sample], policy: str) -> dict[str, float]:
-    """TVG and EPM. "F1@t" is in fact the share of answers whose first window reaches IoU t."""
-    ious, failed = first_window_ious(samples, policy, several=False)
-    shares = {f"F1@{t:g}": mean(value >= t for value in ious) for t in THRESHOLDS}
-    return {"Total": len(samples), "Failed": failed, "mIoU": mean(ious), **shares, "F1": mean(shares.values())}
+def first_window(samples: Sequence[Sample], policy: str, name: str, several: bool) -> Rows:
+    """TVG, EPM (``F1``; in fact the share whose first window reaches an IoU) and TEM (``R``, several targets)."""
+    found = [first_iou(sample, policy, several) for sample in samples]
+    rows = [{"mIoU": value, **{f"{name}@{t:g}": float(value >= t) for t in THRESHOLDS}} for value, _ in found]
+    return Rows(rows, sum(not read for _, read in found))
 
 
-def event_memory(samples: Sequence[Sample], policy: str) -> dict[str, float]:
-    """TEM: the first window against the best of several targets."""
-    ious, failed = first_window_ious(samples, policy, several=True)
-    shares = {f"R@{t:g}": mean(value >= t for value in ious) for t in THRESHOLDS}
-    return {"Total": len(samples), "Failed": failed, "mIoU": mean(ious), **shares, "mRec": mean(shares.values())}
-
-
-def action_localization(samples: Sequence[Sample], policy: str) -> dict[str, float]:
+def action_localization(samples: Sequence[Sample], policy: str) -> Rows:
     """TAL: F1 of each answer, many to many, then the mean over answers."""
-    variant = "float32" if policy == "official" else "exact"
+    official = policy == "official"
     rows, failed = [], 0
     for sample in samples:
-        windows = read_answer(etbench_windows, sample, policy).windows
+        windows = windows_of(sample, policy).windows
         failed += not windows
-        if not windows:
-            rows.append([0.0] * len(THRESHOLDS))
-            continue
-        overlaps = iou(windows, as_array(sample["tgt"]), variant)
-        rows.append([many_to_many_f1(overlaps >= overlaps.dtype.type(t)) for t in THRESHOLDS])
-    shares = {f"F1@{t:g}": mean(row[i] for row in rows) for i, t in enumerate(THRESHOLDS)}
-    return {"Total": len(samples), "Failed": failed, **shares, "F1": mean(shares.values())}
+        values = [0.0] * len(THRESHOLDS)
+        if windows:
+            overlaps = iou(windows, as_array(sample["tgt"]), "float32" if official else "exact")
+            values = [many_to_many_f1(overlaps, overlaps.dtype.type(t)) for t in THRESHOLDS]
+        rows.append({f"F1@{t:g}": value for t, value in zip(THRESHOLDS, values, strict=True)})
+    return Rows(rows, failed)
 
 
-def many_to_many_f1(hits: np.ndarray) -> float:
-    """F1 of the shares of predictions (rows) and targets (columns) that take part in a hit."""
-    return harmonic(float(hits.any(axis=1).mean()), float(hits.any(axis=0).mean()))
+def many_to_many_f1(overlaps: np.ndarray, threshold: float) -> float:
+    """F1 of the shares of predictions (rows) and targets (columns) whose best overlap reaches the threshold.
+
+    The shares have the precision of the overlaps. A NaN is the best overlap of its row and reaches nothing.
+    """
+    best = [overlaps.max(axis=axis) >= threshold for axis in (1, 0)]
+    return harmonic(*(float(overlaps.dtype.type(hits.sum()) / overlaps.dtype.type(len(hits))) for hits in best))
 
 
-def summary(samples: Sequence[Sample], policy: str) -> dict[str, float]:
+def summary(samples: Sequence[Sample], policy: str) -> Rows:
     """EVS: F1 of covered seconds. ``official`` leaves failed answers out and sees 1000 seconds of a video."""
-    scores, failed = [], 0
+    rows, failed = [], 0
     for sample in samples:
-        windows = read_answer(etbench_windows, sample, policy).windows
+        windows = windows_of(sample, policy).windows
         failed += not windows
         if windows:
-            scores.append(covered_f1(windows, sample["tgt"], SECONDS if policy == "official" else None))
-        elif policy == "sound":
-            scores.append(0.0)
-    return {"Total": len(samples), "Failed": failed, "F1": mean(scores) if scores else 0.0}
+            rows.append({"F1": covered_f1(windows, sample["tgt"], SECONDS if policy == "official" else None)})
+        else:
+            rows.append({"F1": 0.0} if policy == "sound" else {})
+    return Rows(rows, failed)
 
 
 def covered_f1(predicted: Sequence, target: Sequence, seconds: int | None) -> float:
     """F1 of the whole seconds that two sets of windows cover; ends are rounded half to even."""
-    size = seconds or int(max(window[1] for window in (*predicted, *target))) + 1
+    size = seconds or int(max(window[1] for window in target)) + 2
+    beyond = 0  # predicted seconds behind the last target, which a wild answer may have millions of
     masks = np.zeros((2, size), dtype=bool)
     for mask, windows in zip(masks, (predicted, target), strict=True):
         for start, end in windows:
             mask[max(round(start), 0) : max(round(end), 0)] = True
+    if seconds is None:
+        beyond = length(merged([(max(round(start), size), round(end)) for start, end in predicted]))
     common = int((masks[0] & masks[1]).sum())
-    return harmonic(common / int(masks[0].sum()), common / int(masks[1].sum())) if common else 0.0
+    return harmonic(common / (int(masks[0].sum()) + beyond), common / int(masks[1].sum())) if common else 0.0
 
 
-def highlight(samples: Sequence[Sample], policy: str) -> dict[str, float]:
-    """VHD: is the first number of the answer inside a window of any annotator? "F1" is an accuracy."""
-    hits, failed = [], 0
+def highlight(samples: Sequence[Sample], policy: str) -> Rows:
+    """VHD: is the moment of the answer inside a window of any annotator? "F1" is an accuracy.
+
+    ``official``: the moment is the first number of the answer, whatever it counts.
+    """
+    rows, failed = [], 0
     for sample in samples:
-        match = FIRST_NUMBER.search(sample["a"])
-        failed += match is None
+        moment = moment_of(sample, policy)
+        failed += moment is None
         windows = sample["tgt"]
         if windows and isinstance(windows[0][0], Sequence):
             windows = [window for annotator in windows for window in annotator]
-        hits.append(match is not None and any(start <= float(match[0]) <= end for start, end in windows))
-    return {"Total": len(samples), "Failed": failed, "F1": mean(hits)}
+        hit = moment is not None and any(start <= moment <= end for start, end in windows)
+        rows.append({"F1": float(hit)})
+    return Rows(rows, failed)
 
 
-def captioning(samples: Sequence[Sample], policy: str) -> dict[str, float]:
-    """DVC and SLC: localisation F1 and caption scores.
-
-    ``sound``: every sample counts and a failed one scores 0 everywhere. ``official``: samples are keyed by video, so
-    that a later one replaces an earlier one; failures scale F1 and nothing else.
-    """
-    official = policy == "official"
-    failed, stories = 0, {}
-    for i, sample in enumerate(samples):
-        answer = read_answer(partial(etbench_events, official=official), sample, policy)
-        failed += not answer.windows
-        if answer.windows or not official:
-            events = [(*window, text) for window, text in zip(answer.windows, answer.captions, strict=True)]
-            target = [(*window, text) for window, text in zip(sample["tgt"], sample["g"], strict=True)]
-            stories[sample["video"] if official else i] = (events, target)
-    parsed = list(stories.values())
-    found = [
-        video_localization([e[:2] for e in events], [[e[:2] for e in target]], THRESHOLDS, policy)
-        for events, target in parsed
-    ]
-    names = [f"{t:g}" for t in THRESHOLDS]
-    scale = (len(samples) - failed) / len(samples) if official else 1.0
-    table = precision_recall_f1(found, names) if found else {}
-    shares = {
-        f"F1@{name}": harmonic(table.get(f"Precision@{name}", 0.0) * scale, table.get(f"Recall@{name}", 0.0) * scale)
-        for name in names
-    }
-    groups = [matched_pairs(events, [target], t, policy) for t in THRESHOLDS for events, target in parsed]
-    rows = group_scores(groups)
-    names = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "Rouge-L", "CIDEr")
-    captions = {name.replace("Rouge-L", "ROUGE_L"): mean(row[name] for row in rows) if rows else 0.0 for name in names}
-    tokens = tokenizer()(text for group in groups for pair in group for text in pair)
-    values = iter(pair_similarities([(tokens[a], tokens[b]) for group in groups for a, b in group]))
-    similarity = [mean(next(values) for _ in group) if group else 0.0 for group in groups]
-    if not official:
-        captions["CIDEr(video idf)"] = captions.pop("CIDEr")
-    captions["SentSim"] = mean(similarity) if similarity else 0.0
-    return {"Total": len(samples), "Failed": failed, **shares, "F1": mean(shares.values()), **captions}
+def moment_of(sample: Sample, policy: str) -> float | None:
+    """The moment that an answer names: a point, or the middle of its first window."""
+    if policy == "official":
+        match = FIRST_NUMBER.search(sample["a"])
+        return float(match[0]) if match else None
+    parsed = read_moments(sample["a"], sample.get("duration"))
+    if parsed.windows:
+        return sum(parsed.windows[0]) / 2
+    return parsed.points[0] if parsed.points else None
 
 
-def option_accuracy(samples: Sequence[Sample], policy: str) -> dict[str, float]:
+def option_accuracy(samples: Sequence[Sample], policy: str) -> Rows:
     """RAR, ECA and RVQ. ``official`` gives a wrong letter a second chance by similarity, ``sound`` does not."""
     sound = policy == "sound"
     choices = [own_choice(row) or choice_of_rvq(row["a"], row["o"], row["p"], final=sound) for row in samples]
-    hits = [choice.option == sample["p"] for choice, sample in zip(choices, samples, strict=True)]
-    return {"Total": len(samples), "Failed": sum(not choice.letter for choice in choices), "Acc": mean(hits)}
+    rows = [{"Acc": float(c.option == sample["p"])} for c, sample in zip(choices, samples, strict=True)]
+    return Rows(rows, sum(not choice.letter for choice in choices))
 
 
 def own_choice(sample: Sample) -> Choice | None:
@@ -196,34 +169,107 @@ def own_choice(sample: Sample) -> Choice | None:
     return None if sample.get("option") is None else Choice(sample["option"], letter=True)
 
 
-def grounded_question(samples: Sequence[Sample], policy: str) -> dict[str, float]:
+def grounded_question(samples: Sequence[Sample], policy: str) -> Rows:
     """GVQ: the option must be right, then the first window counts; over all samples."""
-    official = policy == "official"
-    choices = [own_choice(sample) or choice_of_gvq(sample["a"], sample["o"], official) for sample in samples]
-    hits = [choice.option == sample["p"] for choice, sample in zip(choices, samples, strict=True)]
-    ious, _ = first_window_ious(samples, policy, several=False)
-    windows = [read_answer(etbench_windows, sample, policy).windows for sample in samples]
-    failed = sum(c.option is None or (hit and not w) for c, hit, w in zip(choices, hits, windows, strict=True))
-    ious = [value if hit else 0.0 for value, hit in zip(ious, hits, strict=True)]
-    shares = {f"R@{t:g}": mean(value >= t for value in ious) for t in THRESHOLDS}
-    total = {"Total": len(samples), "Failed": failed, "mIoU": mean(ious)}
-    return {**total, **shares, "mRec": mean(shares.values()), "Acc": mean(hits)}
+    rows, failed = [], 0
+    for sample in samples:
+        choice = own_choice(sample) or choice_of_gvq(sample["a"], sample["o"], policy == "official")
+        hit = choice.option == sample["p"]
+        value, read = first_iou(sample, policy, several=False) if hit else (0.0, True)
+        failed += choice.option is None or not read
+        shares = {f"R@{t:g}": float(value >= t) for t in THRESHOLDS}
+        rows.append({"mIoU": value, **shares, "Acc": float(hit)})
+    return Rows(rows, failed)
 
 
-TASKS: dict[str, Callable[[Sequence[Sample], str], dict[str, float]]] = {
+def captioning(samples: Sequence[Sample], policy: str) -> Rows:
+    """DVC and SLC: localisation and caption scores of each video, see ``etbench_captions``."""
+    return Rows(*caption_rows(samples, policy, THRESHOLDS))
+
+
+TASK_ROWS: dict[str, Callable[[Sequence[Sample], str], Rows]] = {
     "rar": option_accuracy,
     "eca": option_accuracy,
     "rvq": option_accuracy,
-    "tvg": grounding,
-    "epm": grounding,
+    "tvg": partial(first_window, name="F1", several=False),
+    "epm": partial(first_window, name="F1", several=False),
     "tal": action_localization,
     "evs": summary,
     "vhd": highlight,
     "dvc": captioning,
     "slc": captioning,
-    "tem": event_memory,
+    "tem": partial(first_window, name="R", several=True),
     "gvq": grounded_question,
 }
+
+
+def task_summary(task: str, means: Mapping[str, float], scale: float = 1.0) -> dict[str, float]:
+    """The numbers of a task from the means of its samples' values.
+
+    Args:
+        task: a key of ``TASK_ROWS``.
+        means: of each column.
+        scale: of precision and recall of captions; the official code lowers them by its failures.
+    """
+    if task in ("dvc", "slc"):
+        return caption_summary(means, THRESHOLDS, scale)
+    scores = dict(means) or ({"F1": 0.0} if task == "evs" else {})
+    for name, head in (("F1", "F1"), ("R", "mRec")):
+        shares = [scores[f"{name}@{t:g}"] for t in THRESHOLDS if f"{name}@{t:g}" in scores]
+        if shares:
+            scores[head] = mean(shares)
+    return scores
+
+
+def task_scores(task: str, samples: Sequence[Sample], policy: str) -> dict[str, float]:
+    """``Total``, ``Failed`` and the numbers of a task over samples of one source."""
+    found = TASK_ROWS[task](samples, policy)
+    scale = caption_scale(found, samples, policy)
+    means = column_means(found.rows)
+    return {"Total": len(samples), "Failed": found.failed, **task_summary(task, means, scale)}
+
+
+def caption_scale(found: Rows, samples: Sequence[Sample], policy: str) -> float:
+    """The official factor of precision and recall of captions: videos that were read / samples."""
+    return sum(map(bool, found.rows)) / len(samples) if policy == "official" else 1.0
+
+
+TASKS: dict[str, Callable[[Sequence[Sample], str], dict[str, float]]] = {
+    task: partial(task_scores, task) for task in TASK_ROWS
+}
+
+
+def grouped(samples: Sequence[Sample]) -> dict[str, dict[str, list[Sample]]]:
+    """Task -> source -> samples.
+
+    Raises:
+        ValueError: no sample, or an unknown task.
+    """
+    if not samples:
+        raise ValueError("no E.T. Bench sample to score")
+    groups: dict[str, dict[str, list[Sample]]] = {}
+    for sample in samples:
+        if sample["task"] not in TASK_ROWS:
+            raise ValueError(f"unknown E.T. Bench task {sample['task']!r}; known: {', '.join(TASK_ROWS)}")
+        groups.setdefault(sample["task"], {}).setdefault(sample["source"], []).append(sample)
+    return groups
+
+
+def overview(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[dict[str, float], dict[str, float]]:
+    """The task means and the domain means of task -> source -> scores."""
+    means = {}
+    for task, sources in results.items():
+        if task in ("dvc", "slc"):
+            means[f"{task.upper()}_F1"] = mean(row["F1"] for row in sources.values())
+            means[f"{task.upper()}_Sim"] = mean(row["SentSim"] for row in sources.values())
+        else:
+            means[task.upper()] = mean(row[HEADLINE.get(task, "F1")] for row in sources.values())
+    domains = {
+        name: mean(means[task] for task in tasks)
+        for name, tasks in DOMAINS.items()
+        if all(task in means for task in tasks)
+    }
+    return means, domains
 
 
 def etbench_scores(samples: Sequence[Sample], policy: str = "sound") -> dict[str, dict]:
@@ -241,46 +287,9 @@ def etbench_scores(samples: Sequence[Sample], policy: str = "sound") -> dict[str
         ValueError: no sample, or an unknown task.
     """
     check_policy(policy)
-    if not samples:
-        raise ValueError("no E.T. Bench sample to score")
-    groups: dict[str, dict[str, list[Sample]]] = {}
-    for sample in samples:
-        if sample["task"] not in TASKS:
-            raise ValueError(f"unknown E.T. Bench task {sample['task']!r}; known: {', '.join(TASKS)}")
-        groups.setdefault(sample["task"], {}).setdefault(sample["source"], []).append(sample)
     results = {
         task: {source: TASKS[task](rows, policy) for source, rows in sources.items()}
-        for task, sources in groups.items()
+        for task, sources in grouped(samples).items()
     }
-    means = {}
-    for task, sources in results.items():
-        if task in ("dvc", "slc"):
-            means[f"{task.upper()}_F1"] = mean(row["F1"] for row in sources.values())
-            means[f"{task.upper()}_Sim"] = mean(row["SentSim"] for row in sources.values())
-        else:
-            means[task.upper()] = mean(row[HEADLINE.get(task, "F1")] for row in sources.values())
-    domains = {
-        name: mean(means[task] for task in tasks)
-        for name, tasks in DOMAINS.items()
-        if all(task in means for task in tasks)
-    }
+    means, domains = overview(results)
     return {"per_task_source": results, "task_means": means, "domains": domains}
-
-
-class ETBench(RecordMetric):
-    """``etbench_scores`` over a data set, as the flat task and domain means; each sample counts once."""
-
-    def update(self, query_ids: Sequence[str], samples: Sequence[Sample]) -> None:
-        """Keep Q answered samples.
-
-        Args:
-            query_ids: Q ids.
-            samples: Q records with ``a``, the answer.
-        """
-        self.add(query_ids, samples)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The task means (``TVG``, ``DVC_F1``, ..) and the domain means (``F1(gnd)``, ..), fractions."""
-        samples = [row[0] for row in self.records().values()]
-        scores = etbench_scores(samples, self.policy) if samples else {"task_means": {}, "domains": {}}
-        return self.tensors({**scores["task_means"], **scores["domains"], "n": len(samples)})

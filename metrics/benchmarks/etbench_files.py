@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from metrics.benchmarks import predictions
-from metrics.benchmarks.annotations import duration, window, windows_at
-from metrics.benchmarks.answers import Parsed, etbench_events, etbench_windows, parse_report
-from metrics.benchmarks.etbench import TASKS, etbench_scores, read_answer
-from metrics.benchmarks.files import FileError, by_id, describe, each, need
+from metrics.benchmarks.answers import Parsed, parse_report
+from metrics.benchmarks.etbench import (
+    TASK_ROWS,
+    TASKS,
+    caption_scale,
+    grouped,
+    overview,
+    task_summary,
+    windows_of,
+)
+from metrics.benchmarks.etbench_captions import events_of
+from metrics.benchmarks.formats.answers import as_windows
+from metrics.benchmarks.formats.events import own_events
+from metrics.benchmarks.formats.files import FileError, by_id, describe, each, need
+from metrics.benchmarks.formats.windows import duration, window, windows_at
+from metrics.benchmarks.result import Job, Result
+from metrics.means import Row, column_means
 from metrics.spans import is_valid
 
 WINDOW_TASKS = ("tvg", "epm", "tal", "evs", "tem", "gvq")
@@ -18,36 +29,84 @@ CAPTION_TASKS = ("dvc", "slc")
 OPTION_TASKS = ("rar", "eca", "rvq", "gvq")
 
 
-def etbench(predicted: Path, annotated: Sequence[Path], policy: str) -> tuple[dict[str, float], dict]:
+def etbench(job: Job) -> Result:
     """E.T. Bench: the mean of each task and of each domain, fractions; the table by source is in the protocol."""
-    truth = by_id((sample(row, f"{path}, record {i}") for path in annotated for i, row in each(path)), annotated[0])
-    answers = by_id((answer(row, f"{predicted}, record {i}", truth) for i, row in each(predicted)), predicted)
+    pairs = [
+        pair
+        for path in job.annotated
+        for i, row in each(path, job.collector)
+        for pair in job.collector.add(partial(sample, row, f"{path}, record {i}"))
+    ]
+    truth = by_id(pairs, job.annotated[0])
+    given = (answer(row, f"{job.predicted}, record {i}", truth) for i, row in each(job.predicted))
+    answers = by_id(given, job.predicted)
     used = [name for name in truth if answers.get(name) is not None]
     if not used:
-        raise FileError(f"{predicted}: no annotated sample has an answer in it")
+        raise FileError(f"{job.predicted}: no annotated sample has an answer in it")
     none = {"a": ""}
-    scored = [{**truth[name], **(answers.get(name) or none)} for name in (used if policy == "official" else truth)]
-    results = etbench_scores(scored, policy)
-    sources = results["per_task_source"]
+    names = used if job.official else list(truth)
+    scored = {name: {**truth[name], **(answers.get(name) or none)} for name in names}
+    rows, totals, scales = sample_rows(scored, job.policy)
+    table = by_task(column_means(rows.values()), scales)
     counts = {
         "n": len(scored),
         "missing": len(truth) - len(used),
-        "unparsed": sum(row["Failed"] for task in sources.values() for row in task.values()),
+        "unparsed": sum(total["Failed"] for total in totals.values()),
         "unknown": sum(name not in truth for name in answers),
-        "parsing": parsing(scored, policy),
+        "parsing": parsing(list(scored.values()), job.policy),
+        "per_task_source": {
+            task: {source: {**totals[task, source], **row} for source, row in sources.items()}
+            for task, sources in table.items()
+        },
     }
-    return {**results["task_means"], **results["domains"]}, {**counts, "per_task_source": sources}
+    return Result(
+        rows,
+        counts,
+        summary=partial(headlines, scales=scales),
+        strata={name: f"{row['task']}/{row['source']}" for name, row in scored.items()},
+        answered=set(used),
+        evaluator="etbench" if job.official else None,
+    )
+
+
+def sample_rows(scored: Mapping[str, Mapping], policy: str) -> tuple[dict[str, Row], dict, dict]:
+    """The values of each sample as ``task/source/name``; and (task, source) -> counts, and -> scale of captions."""
+    rows: dict[str, Row] = {}
+    totals, scales = {}, {}
+    for task, sources in grouped(list(scored.values())).items():
+        for source, samples in sources.items():
+            found = TASK_ROWS[task](samples, policy)
+            scales[task, source] = caption_scale(found, samples, policy)
+            totals[task, source] = {"Total": len(samples), "Failed": found.failed}
+            members = [name for name, row in scored.items() if (row["task"], row["source"]) == (task, source)]
+            for name, row in zip(members, found.rows, strict=True):
+                rows[name] = {f"{task}/{source}/{key}": value for key, value in row.items()}
+    return rows, totals, scales
+
+
+def headlines(means: Mapping[str, float], scales: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """The task means and domain means from the means of each task and source."""
+    table = by_task(means, scales)
+    tasks, domains = overview(table)
+    return {**tasks, **domains}
+
+
+def by_task(means: Mapping[str, float], scales: Mapping[tuple[str, str], float]) -> dict[str, dict[str, dict]]:
+    """Task -> source -> scores."""
+    table: dict[str, dict[str, dict]] = {}
+    for (task, source), scale in scales.items():
+        prefix = f"{task}/{source}/"
+        own = {name.removeprefix(prefix): value for name, value in means.items() if name.startswith(prefix)}
+        table.setdefault(task, {})[source] = task_summary(task, own, scale)
+    return table
 
 
 def parsing(samples: Sequence[Mapping], policy: str) -> dict[str, dict]:
     """Which rules matched the answers that were read as windows, and as captions with windows."""
-    readers = {
-        "windows": (WINDOW_TASKS, etbench_windows),
-        "captions": (CAPTION_TASKS, partial(etbench_events, official=policy == "official")),
-    }
+    readers = {"windows": (WINDOW_TASKS, windows_of), "captions": (CAPTION_TASKS, events_of)}
     reports = {}
-    for name, (tasks, parser) in readers.items():
-        parsed = [read_answer(parser, row, policy) for row in samples if row["task"] in tasks]
+    for name, (tasks, reader) in readers.items():
+        parsed = [reader(row, policy) for row in samples if row["task"] in tasks]
         if parsed:
             reports[name] = parse_report(parsed)
     return reports
@@ -79,10 +138,10 @@ def own(row: Mapping, sample: Mapping, where: str) -> dict:
             )
         found = {"option": option}
     if task in CAPTION_TASKS:
-        events = [event for event in predictions.own_events(row, where) or [] if is_valid(event[:2])]
+        events = [event for event in own_events(row, where) or [] if is_valid(event[:2])]
         windows, captions = tuple(event[:2] for event in events), tuple(event[2] for event in events)
     elif task in (*WINDOW_TASKS, "vhd"):
-        spans = [tuple(span[:2]) for span in predictions.own_windows(row, where) or ()]
+        spans = [tuple(span[:2]) for span in as_windows(need(row, ["spans"], where), where)]
         windows, captions = tuple(filter(is_valid, spans)), ()
     else:
         return found

@@ -6,17 +6,17 @@ any is paired with a word that nobody says, so that it lowers the score.
 An event is (start, end, caption), times in seconds. T thresholds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-from torch import Tensor
 
 from metrics.captions import UNMATCHED, ascii_only, meteor, tokenizer
-from metrics.dense_captioning import localization_scores
+from metrics.dense_captioning import localization_rows, localization_summary
+from metrics.means import Row, column_means, mean
 from metrics.ngrams import ORDER, Idf, bleu, cider, rouge_l
-from metrics.records import AnswerMetric, check_policy, mean
-from metrics.soda import Story, soda_scores
+from metrics.policies import check_policy
+from metrics.soda import Story
 from metrics.spans import as_array, iou
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
@@ -27,7 +27,12 @@ Pairs = list[tuple[str, str]]
 
 
 def matched_pairs(
-    predicted: Story, references: Sequence[Story], threshold: float, policy: str, variant: str = "eps"
+    predicted: Story,
+    references: Sequence[Story],
+    threshold: float,
+    policy: str,
+    variant: str = "eps",
+    clean: Callable[[str], str] = ascii_only,
 ) -> Pairs:
     """(hypothesis, reference) captions of every overlapping pair of events; ``UNMATCHED`` where there is none.
 
@@ -37,6 +42,7 @@ def matched_pairs(
         threshold: IoU from which a pair counts.
         policy: ``sound``: exact IoU, an invalid window matches nothing; ``official``: ``variant``.
         variant: the official IoU.
+        clean: what is done to captions before they are compared.
     """
     story = list(chain.from_iterable(references))
     windows = [[event[:2] for event in events] for events in (predicted, story)]
@@ -44,7 +50,7 @@ def matched_pairs(
     pairs = []
     for event, row in zip(predicted, overlaps, strict=True):
         found = [story[i][2] for i in np.flatnonzero(row >= threshold)]
-        pairs += [(ascii_only(event[2]), ascii_only(text)) for text in found or [UNMATCHED]]
+        pairs += [(clean(event[2]), clean(text)) for text in found or [UNMATCHED]]
     return pairs
 
 
@@ -81,19 +87,25 @@ def group_scores(groups: Sequence[Pairs], corpus: Sequence[str] = ()) -> list[di
 
 
 def select(
-    predictions: Mapping[str, Story | None], references: Sequence[Mapping[str, Story]], policy: str
+    predictions: Mapping[str, Story | None], references: Sequence[Mapping[str, Story]], policy: str, keep: bool = False
 ) -> tuple[list[str], dict[str, Story], dict[str, list[Story]]]:
     """The videos that count, their predicted events and their reference stories.
 
-    Under ``sound`` these are all videos of the references; under ``official`` the videos that have a prediction entry,
-    and their first 1000 events.
+    Under ``sound`` these are all videos of the references; under ``official`` the videos that have a prediction entry
+    (or all, see ``keep``), and their first 1000 events.
+
+    Args:
+        predictions: video -> events.
+        references: video -> events, one mapping a reference file.
+        policy: ``sound`` or ``official``.
+        keep: a video without prediction entry counts 0 under ``official``, too.
 
     Raises:
         ValueError: no video counts.
     """
     official = policy == "official"
     videos = sorted({video for file in references for video in file})
-    if official:
+    if official and not keep:
         videos = [video for video in videos if video in predictions]
     if not videos:
         raise ValueError("no video of the references has a prediction")
@@ -101,6 +113,31 @@ def select(
     if official:
         stories = {video: story[:MOST_PREDICTIONS] for video, story in stories.items()}
     return videos, stories, {video: [file[video] for file in references if video in file] for video in videos}
+
+
+def caption_rows(
+    predictions: Mapping[str, Story | None],
+    references: Sequence[Mapping[str, Story]],
+    thresholds: Sequence[float] = THRESHOLDS,
+    policy: str = "sound",
+    keep: bool = False,
+) -> dict[str, Row]:
+    """Video -> caption scores, each the mean over the thresholds; see ``caption_scores``."""
+    check_policy(policy)
+    videos, stories, files = select(predictions, references, policy, keep)
+    groups = [matched_pairs(stories[video], files[video], t, policy) for video in videos for t in thresholds]
+    corpus = []
+    if policy == "sound":
+        corpus = [ascii_only(event[2]) for video in videos for story in files[video] for event in story]
+    scores = group_scores(groups, corpus)
+    rows = {}
+    for i, video in enumerate(videos):
+        own = scores[i * len(thresholds) : (i + 1) * len(thresholds)]
+        row = {name: mean(score[name] for score in own) for name in own[0]}
+        if policy == "sound":
+            row["CIDEr(video idf)"] = row.pop("CIDEr")
+        rows[video] = row
+    return rows
 
 
 def caption_scores(
@@ -129,17 +166,38 @@ def caption_scores(
 
     Source: Krishna et al., Dense-Captioning Events in Videos (2017).
     """
-    check_policy(policy)
-    videos, stories, files = select(predictions, references, policy)
-    groups = [matched_pairs(stories[video], files[video], t, policy) for t in thresholds for video in videos]
-    corpus = []
-    if policy == "sound":
-        corpus = [ascii_only(event[2]) for video in videos for story in files[video] for event in story]
-    rows = group_scores(groups, corpus)
-    scores = {name: mean(row[name] for row in rows) for name in rows[0]}
-    if policy == "sound":
-        scores["CIDEr(video idf)"] = scores.pop("CIDEr")
-    return scores
+    return column_means(caption_rows(predictions, references, thresholds, policy).values())
+
+
+def event_rows(
+    predictions: Mapping[str, Story | None],
+    references: Sequence[Mapping[str, Story]],
+    thresholds: Sequence[float] = THRESHOLDS,
+    policy: str = "sound",
+    captions: bool = True,
+    distances: Sequence[float] = START_DISTANCES,
+    keep: bool = False,
+) -> dict[str, Row]:
+    """Video -> ``caption_rows`` and ``localization_rows`` together; the arguments are those of ``event_scores``."""
+    videos, stories, files = select(predictions, references, policy, keep)
+    windows = [[event[:2] for event in stories[video]] for video in videos]
+    targets = [[[event[:2] for event in story] for story in files[video]] for video in videos]
+    located = localization_rows(windows, targets, thresholds, policy, distances)
+    rows = dict(zip(videos, located, strict=True))
+    if not captions:
+        return rows
+    texts = caption_rows(predictions, references, thresholds, policy, keep)
+    return {video: {**texts[video], **rows[video]} for video in videos}
+
+
+def event_summary(
+    means: Mapping[str, float],
+    thresholds: Sequence[float] = THRESHOLDS,
+    distances: Sequence[float] = START_DISTANCES,
+) -> dict[str, float]:
+    """The means over videos, with F1 and the means over thresholds."""
+    texts = {name: value for name, value in means.items() if "@" not in name}
+    return texts | localization_summary(means, thresholds, distances)
 
 
 def event_scores(
@@ -149,6 +207,7 @@ def event_scores(
     policy: str = "sound",
     captions: bool = True,
     distances: Sequence[float] = START_DISTANCES,
+    keep: bool = False,
 ) -> dict[str, float]:
     """``caption_scores`` and ``localization_scores`` together, as the ActivityNet Captions evaluation reports them.
 
@@ -159,22 +218,8 @@ def event_scores(
         policy: ``sound`` or ``official``.
         captions: False leaves out what needs Java.
         distances: seconds for precision and recall of starts.
+        keep: a video without prediction counts 0 under ``official``, too (the ActivityNet challenge's evaluator, and
+            PDVC's; that of VidChapters leaves it out).
     """
-    videos, stories, files = select(predictions, references, policy)
-    windows = [[event[:2] for event in stories[video]] for video in videos]
-    targets = [[[event[:2] for event in story] for story in files[video]] for video in videos]
-    scores = localization_scores(windows, targets, thresholds, policy, distances)
-    return {**caption_scores(predictions, references, thresholds, policy), **scores} if captions else scores
-
-
-class EventCaptions(AnswerMetric):
-    """``caption_scores`` and SODA_c over a data set, times 100; each video counts once. Needs Java."""
-
-    def compute(self) -> dict[str, Tensor]:
-        """``METEOR``, ``CIDEr(video idf)``, ``Rouge-L``, ``Bleu_4``, ``SODA_c`` and so on, and the count ``n``."""
-        stories, references = self.by_query()
-        if not stories:
-            return self.tensors({"n": 0})
-        scores = caption_scores(stories, [references], policy=self.policy)
-        scores["SODA_c"] = soda_scores(stories, [references], "c", "average", self.policy)["f1"]
-        return self.tensors({name: 100 * score for name, score in scores.items()} | {"n": len(stories)})
+    rows = event_rows(predictions, references, thresholds, policy, captions, distances, keep)
+    return event_summary(column_means(rows.values()), thresholds, distances)

@@ -10,6 +10,7 @@ BRACKETS = re.compile(r"\(([A-Za-z])\)")
 AFTER_LETTER = ".,) "
 STATED = re.compile(r"\banswer is\W*([A-Z])(?!\w|\s+\w)")
 """Pattern of the option that an answer ends with; "the answer is A dog" names none."""
+OPENING = "best option:"
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,23 @@ def index_of(letter: str) -> int:
     return ord(letter.upper()) - ord("A")
 
 
-def cleaned(answer: str) -> str:
-    """The answer in lower case without "best option:" and an opening bracket."""
-    return answer.lower().replace("best option:", "").strip().removeprefix("(").strip()
+def cleaned(answer: str, official: bool = False) -> str:
+    """The answer in lower case without "best option:" at its start, and without opening brackets.
+
+    Args:
+        answer: free text.
+        official: keep blanks and line breaks at the end, which hide a letter that stands alone.
+    """
+    text = answer.lower() if official else answer.lower().strip()
+    return text.removeprefix(OPENING).lstrip().lstrip("(").lstrip()
 
 
-def leading_letter(answer: str) -> int | None:
+def leading_letter(answer: str, official: bool = False) -> int | None:
     """The letter of an answer that is one, or begins with one and a full stop, comma, space or bracket.
 
     An answer that begins with the article "A " is read as option A.
     """
-    answer = cleaned(answer)
+    answer = cleaned(answer, official)
     if not answer or (len(answer) > 1 and answer[1] not in AFTER_LETTER):
         return None
     return index_of(answer[0])
@@ -49,21 +56,29 @@ def stated_letter(answer: str) -> int | None:
     return index_of(found[-1]) if found else None
 
 
-def most_similar(answer: str, options: Sequence) -> int | None:
+def written(option: object) -> str:
+    """The text of an option; a window [a, b] is written "a - b"."""
+    return f"{option[0]} - {option[1]}" if isinstance(option, (list, tuple)) else str(option)
+
+
+def most_similar(answer: str, options: Sequence, official: bool = False) -> int | None:
     """The option, written as "(A) text", with the highest sentence similarity to the whole answer."""
-    if not cleaned(answer):
+    answer = cleaned(answer, official)
+    if not answer:
         return None
-    vectors = embed([cleaned(answer), *(f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(options))])
+    vectors = embed([answer, *(f"({chr(ord('A') + i)}) {written(option)}" for i, option in enumerate(options))])
     return int((vectors[1:] @ vectors[0]).argmax())
 
 
-def choose(answer: str, options: Sequence, letters: Sequence[int | None], accept: Sequence[int]) -> Choice:
+def choose(
+    answer: str, options: Sequence, letters: Sequence[int | None], accept: Sequence[int], official: bool = False
+) -> Choice:
     """The first acceptable letter, else the most similar option."""
     named = [index for index in letters if index is not None]
     for index in named:
         if index in accept:
             return Choice(index, letter=True)
-    return Choice(most_similar(answer, options), letter=bool(named))
+    return Choice(most_similar(answer, options, official), letter=bool(named))
 
 
 def choice_of_rvq(answer: str, options: Sequence, right: int, final: bool) -> Choice:
@@ -71,7 +86,7 @@ def choice_of_rvq(answer: str, options: Sequence, right: int, final: bool) -> Ch
 
     Args:
         answer: free text.
-        options: the options.
+        options: the options; windows are written as "a - b".
         right: index of the right option.
         final: a letter of an option is the choice, right or wrong. The official code takes a wrong letter for no
             letter and goes on to the similarity, so that a wrong answer gets a second chance; it knows no "answer is".
@@ -79,10 +94,10 @@ def choice_of_rvq(answer: str, options: Sequence, right: int, final: bool) -> Ch
     bracket = BRACKETS.search(answer)
     letters = [
         index_of(bracket[1]) if bracket else None,
-        leading_letter(answer),
+        leading_letter(answer, not final),
         stated_letter(answer) if final else None,
     ]
-    return choose(answer, options, letters, range(len(options)) if final else [right])
+    return choose(answer, options, letters, range(len(options)) if final else [right], not final)
 
 
 def choice_of_gvq(answer: str, options: Sequence, official: bool = False) -> Choice:
@@ -90,5 +105,5 @@ def choice_of_gvq(answer: str, options: Sequence, official: bool = False) -> Cho
 
     ``official`` knows no "answer is".
     """
-    letters = [leading_letter(answer), None if official else stated_letter(answer)]
-    return choose(answer, options, letters, range(len(options)))
+    letters = [leading_letter(answer, official), None if official else stated_letter(answer)]
+    return choose(answer, options, letters, range(len(options)), official)

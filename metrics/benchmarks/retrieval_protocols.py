@@ -32,3 +32,12 @@ VIDCHAPTERS = {
     "activitynet": vidchapters({"short": (0, 30), "middle": (30, 60), "long": (60, 800), "full": (0, 800)}),
     "other": vidchapters({"short": (0, 60), "middle": (60, 180), "long": (180, 3600), "full": (0, 3600)}),
 }
+
+LIGHTHOUSE = Protocol({"full": (0, 1500)})
+"""lighthouse (Nishimura et al., 2024) for data other than QVHighlights: one range, in which every moment lies."""
+
+
+def protocol(evaluator: str, benchmark: str) -> Protocol | None:
+    """What an evaluator of ranked windows reports for a benchmark; None for an evaluator of another kind."""
+    data = next((name for name in ("charades", "activitynet") if benchmark.startswith(name)), "other")
+    return {"lighthouse": LIGHTHOUSE, "univtg": UNIVTG, "vidchapters": VIDCHAPTERS[data]}.get(evaluator)

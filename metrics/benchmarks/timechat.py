@@ -3,16 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from metrics.benchmarks.event_captions import THRESHOLDS, group_scores, matched_pairs
-from metrics.captions import meteor, tokenizer
+from metrics.captions import ascii_only, meteor
 from metrics.dense_captioning import video_localization
+from metrics.means import column_means, harmonic, mean
 from metrics.ngrams import cider
-from metrics.records import AnswerMetric, check_policy, harmonic, mean
-from metrics.soda import Story, soda_by_video
+from metrics.policies import check_policy
+from metrics.soda import Story, caption_gains, compare, soda_by_video
 
-NO_LETTER = re.compile(r"[^a-zA-Z\s]")
+NO_LETTER = re.compile(r"[^a-zA-Z]")
 
 
 def timechat_scores(
@@ -25,20 +24,14 @@ def timechat_scores(
         references: video -> events.
         policy: ``sound`` says the scope of CIDEr's idf in its name: ``CIDER(video idf)``, ``Para_CIDER(corpus idf)``.
     """
-    check_policy(policy)
-    table = timechat_video_scores(predictions, references, policy)
-    scores = {key: mean(row[key] for row in table.values()) for key in next(iter(table.values()))}
-    scores |= paragraph_scores(predictions, references, policy)
-    if policy == "sound":
-        scores["CIDER(video idf)"] = scores.pop("CIDER")
-        scores["Para_CIDER(corpus idf)"] = scores.pop("Para_CIDER")
-    return scores
+    means = column_means(timechat_video_scores(predictions, references, policy).values())
+    return means | paragraph_scores(predictions, references, policy)
 
 
 def paragraph_scores(
     predictions: Mapping[str, Story | None], references: Mapping[str, Story], policy: str = "sound"
 ) -> dict[str, float]:
-    """All captions of a video as one text, letters only, against all of its reference captions.
+    """All captions of a video as one text, its words only, against all of its reference captions.
 
     Args:
         predictions: video -> events.
@@ -49,18 +42,18 @@ def paragraph_scores(
     Returns:
         ``Para_CIDER`` with the references of all videos as documents, and ``Para_METEOR`` of the summed statistics.
     """
-    official = policy == "official"
+    official = check_policy(policy) == "official"
     listed = [predictions.get(video) or [] for video in references if not official or video in predictions]
-    texts = [[paragraph(story) for story in stories] for stories in (listed, references.values())]
-    tokens = tokenizer()([*texts[0], *texts[1]])
-    pairs = [(tokens[a], tokens[b]) for a, b in zip(*texts, strict=not official)]
-    scores = cider([a for a, _ in pairs], [[b] for _, b in pairs])
-    return {"Para_CIDER": mean(scores), "Para_METEOR": meteor().score([pairs])[0][-1]}
+    texts = [[words(story) for story in stories] for stories in (listed, references.values())]
+    pairs = list(zip(*texts, strict=not official))
+    scores = mean(cider([a for a, _ in pairs], [[b] for _, b in pairs]))
+    name = "Para_CIDER" if official else "Para_CIDER(corpus idf)"
+    return {name: scores, "Para_METEOR": meteor().score([pairs])[0][-1]}
 
 
-def paragraph(story: Story) -> str:
-    """The captions of a story as one text."""
-    return NO_LETTER.sub("", " ".join(event[2] for event in story))
+def words(story: Story) -> str:
+    """The words of all captions of a story in small letters, with a blank for all that is no letter."""
+    return " ".join(NO_LETTER.sub(" ", " ".join(event[2] for event in story)).lower().split())
 
 
 def timechat_video_scores(
@@ -77,22 +70,25 @@ def timechat_video_scores(
     Args:
         predictions: video -> events.
         references: video -> events.
-        policy: ``official`` sorts the end points of each window and adds 1e-8 to the union; ``sound`` is exact.
+        policy: ``official`` sorts the end points of each window, adds 1e-8 to the union and takes events as listed;
+            its SODA_c gives the k-th window of a video the k-th caption in the order of the numbers' text (0, 1, 10,
+            2, ..), which is another one from 11 predictions on. ``sound`` is exact.
         thresholds: IoU thresholds.
 
     Returns:
-        video -> ``CIDER``, ``METEOR``, ``Precision@t``, ``Recall@t``, ``Precision_Mean``, ``Recall_Mean``,
-        ``F1_Score``, ``SODA_c``, ``n_preds``. SODA_c pairs captions and windows in numeric order: the official code
-        sorts caption ids as text and is wrong from 11 predictions on.
+        video -> ``CIDER`` (``CIDER(video idf)`` under ``sound``), ``METEOR``, ``Precision@t``, ``Recall@t``,
+        ``Precision_Mean``, ``Recall_Mean``, ``F1_Score``, ``n_preds``, ``SODA_c``.
 
     Source: Yang et al., Vid2Seq (2023); Ren et al., TimeChat (2024).
     """
+    official = check_policy(policy) == "official"
     videos = sorted(references)
     stories = {video: list(predictions.get(video) or []) for video in videos}
-    if policy == "official":
+    if official:
         stories = {v: [(min(s, e), max(s, e), text) for s, e, text in story] for v, story in stories.items()}
+    clean = str if official else ascii_only
     groups = [
-        matched_pairs(stories[video], [references[video]], t, policy, "eps_sorted")
+        matched_pairs(stories[video], [references[video]], t, policy, "eps_sorted", clean)
         for video in videos
         for t in thresholds
     ]
@@ -104,25 +100,29 @@ def timechat_video_scores(
         found = video_localization(
             windows, [[event[:2] for event in references[video]]], thresholds, policy, "eps_sorted"
         )
-        row = {"CIDER": mean(row["CIDEr"] for row in rows), "METEOR": mean(row["METEOR"] for row in rows)}
+        name = "CIDER" if official else "CIDER(video idf)"
+        row = {name: mean(row["CIDEr"] for row in rows), "METEOR": mean(row["METEOR"] for row in rows)}
         for t, (precision, recall) in zip(thresholds, found, strict=True):
             row |= {f"Precision@{t:g}": precision, f"Recall@{t:g}": recall}
         row["Precision_Mean"], row["Recall_Mean"] = (mean(column) for column in zip(*found, strict=True))
         row["F1_Score"] = harmonic(row["Precision_Mean"], row["Recall_Mean"])
         row["n_preds"] = len(windows)
         results[video] = row
-    soda = soda_by_video(stories, [references], "c", policy=policy)
-    for video in videos:
-        results[video]["SODA_c"] = soda[video][2]
+    for video, score in stories_soda(stories, references, official).items():
+        results[video]["SODA_c"] = score
     return results
 
 
-class TimeChatCaptions(AnswerMetric):
-    """``timechat_scores`` over a data set, as fractions; each video counts once. Needs Java."""
-
-    def compute(self) -> dict[str, Tensor]:
-        """``METEOR``, ``F1_Score``, ``SODA_c``, ``Para_METEOR`` and so on, and the count ``n``."""
-        stories, references = self.by_query()
-        if not stories:
-            return self.tensors({"n": 0})
-        return self.tensors(timechat_scores(stories, references, self.policy) | {"n": len(stories)})
+def stories_soda(stories: Mapping[str, Story], references: Mapping[str, Story], official: bool) -> dict[str, float]:
+    """SODA_c of each video."""
+    if not official:
+        return {video: row[2] for video, row in soda_by_video(stories, [references], "c").items()}
+    items = {}
+    for video, reference in references.items():
+        item = compare(stories[video], reference, "official", sort_references=False, sort_predictions=False)
+        texts = [event[2] for event in stories[video]]
+        item.references = [event[2] for event in reference]
+        item.predictions = [texts[i] for i in sorted(range(len(texts)), key=str)]
+        items[video] = item
+    gains = caption_gains(list(items.values()), "c", "METEOR")
+    return {v: item.ratios("c", matrix)[0][2] for (v, item), matrix in zip(items.items(), gains, strict=True)}

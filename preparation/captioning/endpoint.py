@@ -120,6 +120,13 @@ class Client:
         arguments = {"base_url": url, "api_key": self.key or "none", "timeout": endpoint.timeout_s}
         self._client = openai.OpenAI(**arguments, max_retries=0)
 
+    def models(self) -> list[str]:
+        """Names of the models that the server lists. Raises ValueError where it does not answer."""
+        try:
+            return [model.id for model in self._client.models.list()]
+        except (self._errors.OpenAIError, ValueError) as error:
+            raise ValueError(f"the list of models: {self._about(error)}") from None
+
     def ask(self, content: str | list[dict]) -> Answer:
         """Send one request; a passing failure is tried again with longer and longer waits.
 

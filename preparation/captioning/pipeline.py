@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Pipeline:
         Raises:
             ValueError: bad input, or a failure under the policy ``fail``.
         """
-        sources = _by_id(find_sources(videos)[0], videos)
+        sources = sources_by_id(videos)
         names = VideoNames(sources)
 
         def jobs(queries: list[Query], skips: SkippedFiles, text: Client, stop) -> dict[tuple[int, int], Job]:
@@ -183,9 +183,10 @@ def _missing(query: Query, tasks: Collection[str] | None) -> list[int]:
     return [k for k, moment in found if not moment.event.detail and (tasks is None or moment.task in tasks)]
 
 
-def _by_id(sources: Sequence[Source], videos: Path) -> dict[str, Source]:
+def sources_by_id(videos: Path) -> dict[str, Source]:
+    """Video id -> its file. Raises ValueError where two files have one id."""
     found: dict[str, Source] = {}
-    for source in sources:
+    for source in find_sources(videos)[0]:
         if (first := found.setdefault(source.id, source)) is not source:
             raise ValueError(f"{videos}: {first.path} and {source.path} both have the id {source.id!r}")
     return found

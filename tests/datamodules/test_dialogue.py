@@ -130,3 +130,22 @@ def test_queries_about_one_video_share_its_prefix(dialogue):
     for row, prompt in enumerate(prompts):
         assert torch.equal(batch.suffix_ids[row, -len(prompt.suffix_ids) :], prompt.suffix_ids)
         assert torch.equal(batch.prefix_ids[row // 3][-len(prompt.prefix_ids) :], prompt.prefix_ids)
+
+
+def test_a_query_without_events_is_asked_and_learned_only_where_there_is_an_answer_to_it(dialogue, llm):
+    unknown, absent = Query("q", "v", "grounding", "a dog"), Query("q", "v", "grounding", "a dog", absent=True)
+    for query, words in ((unknown, "its events are not known"), (absent, "TextTimestamps writes no answer that says")):
+        assert dialogue.prompt(query, video(4)).query == query
+        with pytest.raises(ValueError, match=f"query q: .*{words}"):
+            dialogue.example(query, video(4), Random(0))
+
+    class Honest(TextTimestamps):
+        no_moment = "It does not happen."
+
+    tokenizer = load_tokenizer(llm)
+    made = Dialogue(tokenizer, chat_format("vicuna_v1"), Honest())
+    example = made.example(absent, video(4), Random(0))
+    said = tokenizer("It does not happen.", add_special_tokens=False).input_ids
+    assert (example.labels != IGNORE).sum() >= len(said)
+    with pytest.raises(ValueError, match="its events are not known"):
+        made.example(unknown, video(4), Random(0))

@@ -14,7 +14,6 @@ GOOD = {"id": "q", "video": "v", "task": "grounding", "text": "a man runs", "eve
     ("start", "end", "message"),
     [
         (3.0, 2.0, "end_s must be after start_s"),
-        (2.0, 2.0, "end_s must be after start_s"),
         (-1.0, 2.0, "start_s must not be negative"),
         (float("nan"), 2.0, "start_s must be a finite number"),
         (0.0, float("inf"), "end_s must be a finite number"),
@@ -34,6 +33,7 @@ def test_bad_events_are_refused(start, end, message):
         ({"video": 3}, "video must be a non-empty string"),
         ({"task": "find"}, "unknown task 'find'"),
         ({"text": "  "}, "non-empty text"),
+        ({"events": [{"start_s": 2, "end_s": 2}]}, "end_s must be after start_s, got 2 for both"),
         ({"task": "dense_captioning", "events": []}, "at least one event"),
         ({"task": "dense_captioning"}, "non-empty caption for every event"),
         ({"task": "dialogue"}, "at least one turn"),
@@ -91,3 +91,16 @@ def test_a_rounded_overrun_is_accepted_and_queries_survive_a_file(tmp_path):
     ]
     write_queries(tmp_path / "new" / "queries.jsonl", queries)
     assert list(read_queries(tmp_path / "new" / "queries.jsonl")) == queries
+
+
+def test_a_moment_that_does_not_happen_is_not_one_that_was_not_published(tmp_path):
+    path = tmp_path / "queries.jsonl"
+    known = {"id": "a", "video": "v", "task": "grounding", "text": "a dog", "events": []}
+    unknown = {"id": "b", "video": "v", "task": "grounding", "text": "a dog"}
+    path.write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in (known, unknown)), encoding="utf-8")
+    queries = list(read_queries(path))
+    assert [query.absent for query in queries] == [True, False]
+    write_queries(path, queries)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [known, unknown]
+    with pytest.raises(ValueError, match="only a grounding query without events can be absent"):
+        Query("a", "v", "grounding", "a dog", (Event(0, 1),), absent=True)

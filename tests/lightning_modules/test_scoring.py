@@ -100,3 +100,26 @@ def test_a_benchmark_run_and_the_score_command_agree(tmp_path):
     shared = scores.keys() & official.keys()
     assert len(shared) == 9
     assert {name: scores[name] for name in shared} == pytest.approx({name: official[name] for name in shared})
+
+
+def test_queries_without_moments_have_numbers_of_their_own():
+    queries = [
+        Query("a", "v", "grounding", "a dog", absent=True),
+        Query("b", "v", "grounding", "a cat", absent=True),
+        Query("c", "v", "grounding", "a red box", (Event(0, 4),)),
+        Query("d", "v", "grounding", "not published"),
+        Query("e", "v", "grounded_qa", "why?", options=("x", "y"), answer=1),
+    ]
+    said = [
+        Prediction("a", "v", "grounding", "no", rule="none"),
+        Prediction("b", "v", "grounding", "From 0 to 4.", ((0, 4, 1.0),), rule="range"),
+        Prediction("c", "v", "grounding", "no", rule="none"),
+        Prediction("d", "v", "grounding", "?", rule=None),
+        Prediction("e", "v", "grounded_qa", "B", option=1),
+    ]
+    metrics = new_metrics()
+    update_metrics(metrics, list(zip(queries, said, strict=True)))
+    scores = compute_metrics(metrics)
+    assert scores["sets/RefusalAcc"] == 50 and scores["sets/FalseAlarm"] == 50 and scores["sets/FalseRefusal"] == 100
+    assert scores["grounding/n"] == 1 and scores["grounding/mIoU"] == 0 and scores["grounding/unparsed"] == 0
+    assert scores["grounded_qa/Acc@QA"] == 100  # no window to find, no crash

@@ -294,3 +294,11 @@ def test_saliency_has_the_clips_of_the_query():
     clips = decoded(state, ("A", "<ent>"), replace(GROUNDING, clip_s=2.0)).saliency
     pairs = torch.tensor(frames).view(10, 2).mean(1).tolist()
     assert clips == pytest.approx(pairs, abs=1e-6)
+
+
+def test_an_instant_of_a_dialogue_is_one_frame():
+    """The released code trains on one frame there."""
+    turn = Turn("?", "It jumps at <s0> to <e0>.", times={"<s0>": 3.5, "<e0>": 3.5})
+    made = StructuralTokens().render(turn, Clip(10.0, 10, 1.0), Random(0))
+    ((first, last),) = made.targets.events
+    assert first <= 3 <= last <= first + 1

@@ -10,17 +10,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from metrics.benchmarks.etbench import ETBench
-from metrics.benchmarks.event_captions import EventCaptions
-from metrics.benchmarks.timechat import TimeChatCaptions
-from metrics.benchmarks.videomind import VideoMind
-from metrics.dense_captioning import EventLocalization
-from metrics.grounded_qa import GroundedQA
-from metrics.grounding import TemporalGrounding
-from metrics.highlights import HighlightDetection
-from metrics.moment_retrieval import MomentRetrieval
-from metrics.soda import Soda
-from metrics.video_highlights import VideoHighlights
+from metrics.benchmarks.modules import ETBench, EventCaptions, TimeChatCaptions, VideoMind
+from metrics.modules import (
+    EventLocalization,
+    GroundedQA,
+    HighlightDetection,
+    MomentRetrieval,
+    Soda,
+    TemporalGrounding,
+    VideoHighlights,
+)
 
 METRICS = {
     "grounding": TemporalGrounding,

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from metrics.alignment import best_order_preserving_score
 from metrics.benchmarks.event_captions import UNMATCHED
-from metrics.dense_captioning import EventLocalization, localization_scores
+from metrics.dense_captioning import localization_scores
 from metrics.grounded_qa import grounded_qa_scores
-from metrics.grounding import TemporalGrounding, grounding_scores
+from metrics.grounding import grounding_scores
 from metrics.highlights import highlight_scores
+from metrics.modules import EventLocalization, TemporalGrounding
 from metrics.moment_retrieval import brief, retrieval_scores
 from metrics.ngrams import bleu, cider, common_subsequence, rouge_l
 from metrics.soda import soda_scores

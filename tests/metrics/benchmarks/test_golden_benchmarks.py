@@ -72,7 +72,7 @@ def test_metrics_score_youcook2(golden, close, tmp_path, java):
     truth = write(tmp_path / "val.caption_coco_format.json", {"annotations": data["inputs"]["annotations"]})
     result = score("youcook2", answers, truth, "official")
     expected = {key: value for key, value in data["expected"]["means"].items() if not key.startswith("SODA")}
-    expected["SODA_c"] = data["expected"]["SODA_c_2_if_columns_were_in_numeric_order"]["mean"]
+    expected["SODA_c"] = next(v for k, v in data["expected"]["means"].items() if k.startswith("SODA_c") and v != -1)
     close(result["metrics"], expected, 1e-6)
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from metrics.benchmarks import annotations
 from metrics.benchmarks.benchmarks import score
-from metrics.benchmarks.files import FileError, read
+from metrics.benchmarks.formats.files import FileError, read
+from metrics.benchmarks.formats.moments import moments as read_moments
+from metrics.benchmarks.formats.questions import questions
+from metrics.benchmarks.formats.stories import stories as read_stories
 
 KINDS = ("perfect", "empty", "garbage", "shuffled")
 
@@ -42,7 +44,7 @@ def order_of(count: int) -> list[int]:
 )
 def test_grounding(real, tmp_path, benchmark, name, kind):
     truth = real(f"annotations/{name}")
-    moments = annotations.moments(truth)
+    moments = read_moments(truth)
     targets = [[list(window) for window in moment.windows] for moment in moments]
     found = windows_of(kind, targets, order_of(len(targets)))
     rows = [{"id": m.id, "vid": m.video, "query": m.text, "pred": w} for m, w in zip(moments, found, strict=True)]
@@ -92,8 +94,8 @@ def test_qvhighlights(real, tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_nextgqa(real, tmp_path, kind):
     truth = real("annotations/nextgqa_val_grounding.json")
-    targets = annotations.questions(truth)
-    first = [list(windows[0]) for windows in targets.values()]
+    targets = questions(truth)
+    first = [list(question.windows[0]) for question in targets.values()]
     found = windows_of(kind, [[window] for window in first], order_of(len(first)))
     ground = {name: windows[0] for name, windows in zip(targets, found, strict=True) if windows}
     answers = {name: {"answer": 1, "prediction": 1} for name in targets}
@@ -121,7 +123,7 @@ def test_nextgqa(real, tmp_path, kind):
 def test_dense_captioning(real, tmp_path, java, benchmark, name, kind):
     videos = dict(list(read(real(f"annotations/{name}")).items())[:40])
     truth = write(tmp_path / "truth.json", videos)
-    stories = annotations.stories(truth)
+    stories = read_stories(truth)
     names = list(stories)
     order = order_of(len(names))
     answers = {}

@@ -121,7 +121,7 @@ def test_published_files_hold_the_published_counts(tmp_path, real, name, file, o
 
 
 def test_queries_of_published_files_have_the_ids_that_the_evaluator_gives(real):
-    annotations = pytest.importorskip("metrics.benchmarks.annotations")
+    annotations = pytest.importorskip("metrics.benchmarks.formats.moments")
     for name, file in (("charades_sta", "charades_sta_test.json"), ("activitynet", "activitynet_captions_val_2.json")):
         path = real(f"annotations/{file}")
         queries = {query.id: query for query in reader(name)(path)[0] if query.task == "grounding"}

@@ -1,26 +1,13 @@
 """The command against a server that others wrote: ``transformers serve``, with a tiny model that sees pictures."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
+from chat_server import save_tiny_vlm, serving
 from transformers import (
     AutoTokenizer,
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    GenerationConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
 )
 
 from datamodules.query_files import read_queries, write_queries
@@ -32,10 +19,6 @@ from preparation.world.rendering import render_clip
 for package in ("fastapi", "uvicorn"):
     pytest.importorskip(package, reason=f"`transformers serve` needs {package}: pip install transformers[serving]")
 
-TINY_LM = Path(__file__).parents[3] / "configs/quickstart/tiny-lm"
-TEMPLATE = """\
-{% for message in messages %}{% for part in message['content'] %}
-{%- if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"""
 TOKENS_OF_A_PICTURE = 16
 EVENTS = tuple(Event(4 * k, 4 * k + 4, f"scene {k}") for k in range(3))
 QUERIES = [
@@ -49,50 +32,8 @@ QUERIES = [
 def checkpoint(tmp_path_factory) -> Path:
     """A LLaVA with random weights, which writes about a dozen words of nonsense."""
     folder = tmp_path_factory.mktemp("tiny-vlm")
-    tokenizer = AutoTokenizer.from_pretrained(TINY_LM)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    image = tokenizer.convert_tokens_to_ids("<image>")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **sizes),
-        text_config=LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **sizes),
-        image_token_index=image,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(config)
-    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "suppress_tokens": [0, 1, image]}
-    ends = {"min_new_tokens": 4, "exponential_decay_length_penalty": (8, 1.5)}  # random weights find no end themselves
-    model.generation_config = GenerationConfig(**special, **ends)
-    model.save_pretrained(folder)
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    layout = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    LlavaProcessor(pictures, tokenizer, chat_template=TEMPLATE, **layout).save_pretrained(folder)
+    save_tiny_vlm(folder)
     return folder
-
-
-@contextmanager
-def serving(log: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A server process and its address; it loads whatever model a request names, and asks no hub."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1"]
-    with open(log, "w") as file:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--device", "cpu"],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.1)
-        yield process, f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

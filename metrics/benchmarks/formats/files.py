@@ -2,14 +2,58 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+from metrics.benchmarks.formats.sheets import SHEETS, read_sheet
 
 KIND_NAMES = {list: "a list", Mapping: "an object", str: "text", int: "a whole number"}
 
 
+T = TypeVar("T")
+
+
 class FileError(ValueError):
     """A file that does not fit; the message is one line that names the file and the place."""
+
+
+class Collector:
+    """Keeps the records of annotation files that can be used; what becomes of the others is said by ``on_error``.
+
+    Args:
+        on_error: ``fail``: the first bad record is an error; ``skip``: bad records are left out and counted.
+    """
+
+    def __init__(self, on_error: str = "fail"):
+        self.on_error = on_error
+        self.skipped: Counter[str] = Counter()
+        """What was wrong -> how often."""
+        self.first = ""
+        """The first message, with its place."""
+
+    def add(self, make: Callable[[], T]) -> list[T]:
+        """What ``make`` gives, in a list; an empty one for a record that is left out.
+
+        Raises:
+            FileError: the record is bad, and ``on_error`` is ``fail``.
+        """
+        try:
+            return [make()]
+        except FileError as error:
+            if self.on_error == "fail":
+                raise
+            self.first = self.first or str(error)
+            self.skipped[str(error).rpartition(": ")[2]] += 1
+            return []
+
+    def report(self) -> dict:
+        """For the protocol: how many records were left out, and why."""
+        if not self.skipped:
+            return {}
+        return {"skipped": sum(self.skipped.values()), "skipped_first": self.first}
 
 
 def unique_keys(pairs: Sequence[tuple[str, object]]) -> dict:
@@ -42,28 +86,69 @@ def decode(text: str, path: Path, line: int | None = None) -> object:
         raise FileError(f"{path}{place}: {error}") from None
 
 
-def read(path: Path | str) -> object:
-    """The content of a JSON file; of a file with one JSON value a line, the list of these values.
+def read(path: Path | str, collector: Collector | None = None) -> object:
+    """The content of a JSON file; of a file with one JSON value a line, or of a table, the list of these values.
+
+    A folder stands for the parts of predictions that an evaluation has written so far.
+
+    Args:
+        path: the file or folder.
+        collector: what becomes of lines that are not JSON; None: the first one is an error.
 
     Raises:
         FileError: there is no such file, it is empty, not text or not JSON.
     """
     path = Path(path)
+    if path.is_dir():
+        return read_parts(path)
+    if path.suffix.lower() in SHEETS:
+        try:
+            return read_sheet(path)
+        except (ValueError, OSError) as error:
+            raise FileError(f"{path}: {error}") from None
     text = read_text(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix == ".jsonl" or (len(lines) > 1 and starts_whole(lines[0][1]) and starts_whole(lines[1][1])):
-        return [decode(line, path, number) for number, line in lines]
+        collector = collector or Collector()
+        return [value for n, line in lines for value in collector.add(partial(decode, line, path, n))]
     return decode(text, path)
 
 
+def read_parts(folder: Path) -> list:
+    """The records of the parts ``predictions.rank0.jsonl`` .. of a run that goes on, or of ``predictions.jsonl``.
+
+    The last line of a part may be half written; it does not count. A query that two parts answer counts once.
+
+    Raises:
+        FileError: there is neither.
+    """
+    parts = prediction_files(folder)
+    if parts == [folder / "predictions.jsonl"]:
+        return read(parts[0])
+    found: list = []
+    for part in parts:
+        lines = part.read_bytes().split(b"\n")
+        lines = lines[:-1]  # what stands behind the last line break is not whole
+        found += [decode(line.decode("utf-8"), part, i) for i, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise FileError(f"{folder}: holds no predictions.jsonl and no predictions.rank*.jsonl with a line in it")
+    return list({row.get("query_id"): row for row in map(dict, found)}.values())
+
+
+def prediction_files(folder: Path) -> list[Path]:
+    """The files that hold the predictions of a run folder."""
+    whole = folder / "predictions.jsonl"
+    return sorted(folder.glob("predictions.rank*.jsonl")) or ([whole] if whole.is_file() else [])
+
+
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """The text of a file, without a byte order mark.
 
     Raises:
         FileError: there is no such file, it is empty or not text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
@@ -81,16 +166,23 @@ def starts_whole(line: str) -> bool:
         return False
 
 
-def rows(content: object, path: Path | str) -> list[Mapping]:
+def rows(content: object, path: Path | str, collector: Collector | None = None) -> list[Mapping]:
     """Content as a list of objects; a single object counts as one row.
+
+    Args:
+        content: of the file.
+        path: its path, for messages.
+        collector: what becomes of values that are no object; None: the first one is an error.
 
     Raises:
         FileError: it is something else, or empty.
     """
-    content = [content] if isinstance(content, Mapping) else content
+    content = [content] if isinstance(content, dict) else content
     if not isinstance(content, list) or not content:
         raise FileError(f"{path}: expected a list of records, got {describe(content)}")
-    return [record(row, f"{path}, record {number}") for number, row in enumerate(content, 1)]
+    collector = collector or Collector()
+    places = ((row, f"{path}, record {number}") for number, row in enumerate(content, 1))
+    return [row for place in places for row in collector.add(partial(record, *place))]
 
 
 def record(value: object, where: str) -> Mapping:
@@ -99,14 +191,14 @@ def record(value: object, where: str) -> Mapping:
     Raises:
         FileError: it is something else.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise FileError(f"{where}: expected an object, got {describe(value)}")
     return value
 
 
-def each(path: Path | str) -> list[tuple[int, Mapping]]:
+def each(path: Path | str, collector: Collector | None = None) -> list[tuple[int, Mapping]]:
     """The records of a file, numbered from 1."""
-    return list(enumerate(rows(read(path), path), 1))
+    return list(enumerate(rows(read(path, collector), path, collector), 1))
 
 
 def table(content: object, path: Path | str) -> Mapping:
@@ -115,9 +207,14 @@ def table(content: object, path: Path | str) -> Mapping:
     Raises:
         FileError: it is something else, or empty.
     """
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, dict) or not content:
         raise FileError(f"{path}: expected an object of videos, got {describe(content)}")
     return content
+
+
+def first_of(row: Mapping, keys: Sequence[str], default: object = None) -> object:
+    """The value of the first of the keys that the row has and that is not null."""
+    return next((row[key] for key in keys if row.get(key) is not None), default)
 
 
 def need(row: object, keys: Sequence[str], where: str, kind: type = object) -> object:
@@ -164,4 +261,7 @@ def describe(value: object) -> str:
 
 def fingerprint(path: Path | str) -> dict[str, str]:
     """Name and sha256 of a file."""
-    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    digest = hashlib.sha256()
+    for part in prediction_files(Path(path)) if Path(path).is_dir() else [Path(path)]:
+        digest.update(part.read_bytes())
+    return {"name": Path(path).name, "sha256": digest.hexdigest()}

@@ -1,0 +1,1 @@
+"""Times in free text: from an answer to tokens, from tokens to windows in seconds."""

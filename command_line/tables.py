@@ -1,5 +1,6 @@
-"""Tables on the terminal."""
+"""Tables on the terminal, and text that is harmless on it."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,12 +9,30 @@ from rich.table import Column, Table
 
 console = Console()
 
+JOINERS = "\u200c\u200d"
+"""Invisible characters that emoji and some scripts are written with."""
+
+
+def shown(text: object) -> str:
+    """Text from files and models as a terminal may have it: what would steer it is written as an escape.
+
+    These are control characters other than line breaks, marks that turn the direction of the line, and bytes of a name
+    that are no UTF-8.
+    """
+    return "".join(map(_harmless, str(text)))
+
+
+def _harmless(character: str) -> str:
+    if character == "\n" or character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode() if character != "\t" else " "
+
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Print one table; long cells are folded, never cut."""
-    table = Table(*(Column(column, overflow="fold") for column in columns), title=title)
+    table = Table(*(Column(shown(column), overflow="fold") for column in columns), title=shown(title))
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*map(shown, row))
     console.print(table, markup=False)
 
 

@@ -135,6 +135,12 @@ class Query:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
             self.check_inside(self.duration_s)
 
+    @property
+    def title(self) -> str:
+        """What is asked, in words for people."""
+        asked = self.turns[-1].question if self.turns and not self.text else self.text
+        return asked or {"dense_captioning": "Everything that happens"}.get(self.task, self.task.replace("_", " "))
+
     def check_inside(self, duration_s: float) -> None:
         """Raise ValueError if an event or a scored clip leaves a video of ``duration_s`` seconds."""
         for event in (*self.events, *(event for turn in self.turns for event in turn.events)):
@@ -223,6 +229,15 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """One number a frame, for pictures: the similarity map of a token, or how likely each frame is inside."""
+
+    label: str
+    scores: tuple[float, ...]
+    """(T,)."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """A model's answer to one query; one line of ``predictions.jsonl``."""
 
@@ -241,7 +256,12 @@ class Prediction:
     """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
+    strips: tuple[Strip, ...] = ()
+    """Only where somebody asked for pictures; empty if the localizer has none."""
 
     def to_json(self) -> str:
-        """One JSON line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """One JSON line, without ``strips`` where there are none."""
+        record = asdict(self)
+        if not self.strips:
+            del record["strips"]
+        return json.dumps(record, ensure_ascii=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 import lightning as L
 
 from callbacks.predictions import PredictionWriter
-from callbacks.timelines import draw_timelines
 from command_line.launcher import launcher_settings, leave_group
 from command_line.tables import console
 from datamodules.query_files import read_queries
@@ -21,6 +20,7 @@ from evaluation.results import metrics_table
 from lightning_modules.answering import Generation
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
+from reports.timelines import draw_timelines
 
 
 def benchmark(

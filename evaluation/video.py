@@ -4,7 +4,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from callbacks.timelines import draw_timelines
 from command_line.tables import console
 from datamodules.batch import collate_prompts
 from datamodules.schema import Prediction, Query
@@ -14,6 +13,7 @@ from lightning_modules.trained import TrainedModel
 from preparation.features.decoding import Sampling, Source
 from preparation.features.encoders import Outputs, load_encoder
 from preparation.features.extraction import extract_video
+from reports.timelines import draw_timelines
 
 
 def video(

@@ -36,6 +36,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) ->
     console.print(table, markup=False)
 
 
+def print_written(*paths: Path) -> None:
+    """The last line of a command: what was written, and where. It is printed when the command is quiet, too."""
+    if paths:
+        quiet, console.quiet = console.quiet, False
+        console.print(f"Written: {', '.join(shown(path) for path in paths)}", markup=False, highlight=False, soft_wrap=True)
+        console.quiet = quiet
+
+
 def print_made(what: str, where: Path, about: Mapping) -> None:
     """Print what was written, and facts about it."""
     print_table(what, ("written to", str(where)), about.items())

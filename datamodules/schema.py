@@ -109,6 +109,8 @@ class Query:
     source: str = ""
     """The dataset it comes from."""
 
+    annotated = True
+    """Whether its answer is known, so that a task about events has some."""
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
 
@@ -124,7 +126,7 @@ class Query:
             raise ValueError("a dialogue needs at least one turn")
         if self.task != "dialogue" and len(self.turns) > 1:
             raise ValueError(f"task {self.task} takes one turn at most, got {len(self.turns)}")
-        if self.task in DESCRIBED and not self.events:
+        if self.task in DESCRIBED and not self.events and self.annotated:
             raise ValueError(f"task {self.task} needs at least one event")
         if self.task in DESCRIBED and any(not event.caption.strip() for event in self.events):
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
@@ -177,6 +179,12 @@ class Query:
             raise ValueError("saliency must hold the same number of scores, one at least, for each clip")
         if not all(math.isfinite(score) for scores in self.saliency for score in scores):
             raise ValueError("saliency must be finite")
+
+
+class Question(Query):
+    """A query about one's own video: nothing is known of its answer."""
+
+    annotated = False
 
 
 def _finite(array: np.ndarray) -> bool:
@@ -258,10 +266,13 @@ class Prediction:
     """The reading rule that matched the answer. None: nothing could be read from it."""
     strips: tuple[Strip, ...] = ()
     """Only where somebody asked for pictures; empty if the localizer has none."""
+    confidence: float | None = None
+    """Geometric mean of the probabilities of the answer's tokens, where somebody asked for it."""
 
     def to_json(self) -> str:
-        """One JSON line, without ``strips`` where there are none."""
+        """One JSON line; ``strips`` and ``confidence`` are in it where they were asked for."""
         record = asdict(self)
-        if not self.strips:
-            del record["strips"]
+        for name in ("strips", "confidence"):
+            if not record[name]:
+                del record[name]
         return json.dumps(record, ensure_ascii=False)

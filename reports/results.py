@@ -1,7 +1,7 @@
 """What a model said about a video, as an object that prints as a table and draws itself in a notebook."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,10 @@ class Moments(Sequence):
         captions = self.prediction.captions or ("",) * len(self.prediction.spans)
         return tuple(Moment(*span, caption) for span, caption in zip(self.prediction.spans, captions, strict=True))
 
+    def best(self, most: int) -> tuple[Moment, ...]:
+        """The first ``most``; of a description all events, which are no alternatives to each other."""
+        return self.moments if self.query.task == "dense_captioning" else self.moments[:most]
+
     def __getitem__(self, place):
         return self.moments[place]
 
@@ -84,6 +88,38 @@ class Moments(Sequence):
         return f'<div title="{escaped(moment)}" style="{style};background:#d5703a;opacity:{alpha:.2f}"></div>'
 
 
+class Scores(Mapping):
+    """Metrics by name, with what they depend on.
+
+    Args:
+        metrics: name -> value.
+        protocol: everything that the values depend on.
+        title: what was scored.
+    """
+
+    def __init__(self, metrics: Mapping[str, float], protocol: Mapping, title: str = ""):
+        self._metrics, self.protocol, self.title = dict(metrics), dict(protocol), title
+
+    def __getitem__(self, name: str) -> float:
+        return self._metrics[name]
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __str__(self) -> str:
+        table = Table("metric", Column("value", justify="right"), title=shown(self.title))
+        for name, value in self.items():
+            table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        return printed(table)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{escaped(name)}</td><td>{value:.4f}</td></tr>" for name, value in self.items())
+        return f"<table><caption>{escaped(self.title)}</caption><tr><th>metric</th><th>value</th></tr>{rows}</table>"
+
+
 def opacities(prediction: Prediction) -> list[float]:
     """Of each span: its score as a share of the best one; 1 for events, which are no alternatives to each other."""
     if prediction.task == "dense_captioning" or not prediction.spans:
@@ -99,7 +135,7 @@ def answers_table(results: Sequence[Moments], most: int = 3) -> Table:
     for column in table.columns:
         column.overflow = "fold"
     for result in results:
-        moments = result.moments if result.query.task == "dense_captioning" else result.moments[:most]
+        moments = result.best(most)
         names = [shown(result.query.video), shown(result.query.title)]
         if not moments:
             said = shown(result.text) or "nothing"

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 import train
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import Weights, read_weights
+from preparation.world.rendering import render_clip
 from preparation.world.synthetic import World, write_world
 from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
 
@@ -116,6 +117,14 @@ def runs(arguments, tmp_path_factory) -> dict[int, Path]:
         previous = folder / f"stage{stage - 1}" if stage > 1 else None
         train.main(arguments(stage, folder / f"stage{stage}", previous=previous))
     return {stage: folder / f"stage{stage}" for stage in (1, 2, 3)}
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A clip of 12 s: red until 5 s, green until 9 s, then blue."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    render_clip(path)
+    return path
 
 
 class Stop(Exception):

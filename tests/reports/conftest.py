@@ -1,11 +1,8 @@
-"""A headless browser, and a video that it can play."""
+"""A headless browser."""
 
 import shutil
-from pathlib import Path
 
 import pytest
-
-from preparation.world.rendering import render_clip
 
 SWITCHES = (
     "--headless=new",
@@ -37,11 +34,3 @@ def browser(tmp_path_factory):
     driver = webdriver.Chrome(options, webdriver.ChromeService(found["chromedriver"]))
     yield driver
     driver.quit()
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory) -> Path:
-    """A clip of 12 s: red until 5 s, green until 9 s, then blue."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    render_clip(path)
-    return path

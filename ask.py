@@ -74,7 +74,8 @@ def sorted_out(made: CommandParser, args: Sequence[str]) -> list[str]:
 
 def run(settings: Namespace) -> int:
     """Do what the command line says."""
-    from asking.command import Asked, ask
+    from asking.command import Asked, ask, complain
+    from asking.videos import find_videos
 
     words, videos = list(settings.asked), settings.videos
     if not settings.serve and videos is None:
@@ -91,16 +92,29 @@ def run(settings: Namespace) -> int:
         html=Path(settings.html) if settings.html else None,
         **{name: settings[name] for name in same},
     )
+    if settings.serve:
+        from asking.app import check_port, serve
+
+        check_port(settings.port)
+        serve(asked.model(), settings.port)
+        return 0
+    if settings.chat:
+        from asking.conversation import Conversation, talk
+
+        found, problems = find_videos(asked.videos, asked.windows)
+        for problem in problems:
+            complain(problem)
+        return talk(Conversation(asked.model(), found))
     return ask(asked)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     made = parser()
-    settings = made.instantiate(made.parse_args(sorted_out(made, sys.argv[1:] if args is None else args)))
+    settings = made.parse_args(sorted_out(made, sys.argv[1:] if args is None else args))
     console.quiet = settings.quiet
     try:
-        return run(settings)
+        return run(made.instantiate(settings))
     except (ValueError, OSError) as error:
         print(f"ask.py: error: {precise(str(error))}", file=sys.stderr)
         return 2

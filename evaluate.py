@@ -1,8 +1,11 @@
-"""Evaluate a trained model on annotated videos, ask it about one video, or score anyone's predictions.
+"""Evaluate a trained model on annotated videos, score anyone's predictions, show results as pages and tables.
 
 python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --output DIR
-python evaluate.py video --checkpoint RUN --video FILE --query TEXT
 python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
+python evaluate.py page --predictions FILE --queries FILE --videos DIR --output FILE.html
+python evaluate.py report --results '[DIR, ..]' --output DIR
+
+One's own videos are asked with ask.py.
 """
 
 import sys
@@ -11,15 +14,19 @@ from jsonargparse import auto_cli
 
 from command_line.parser import CommandParser, precise
 from evaluation.benchmark import benchmark
+from evaluation.page import page
+from evaluation.report import report
 from evaluation.score import score
-from evaluation.video import video
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
 
 
 def main(args: list[str] | None = None) -> None:
     """Run one of the commands of this file."""
-    auto_cli([benchmark, video, score], args=args, as_positional=False, parser_class=CommandParser)
+    if (sys.argv[1:] if args is None else args)[:1] == ["video"]:
+        print("evaluate.py: error: videos are asked with python ask.py --checkpoint RUN VIDEO QUERY", file=sys.stderr)
+        sys.exit(2)
+    auto_cli([benchmark, page, report, score], args=args, as_positional=False, parser_class=CommandParser)
 
 
 if __name__ == "__main__":

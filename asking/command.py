@@ -1,6 +1,7 @@
 """The work of ask.py: questions and videos in, answers, a page and clips out."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +85,13 @@ class Asked:
 
     def model(self):
         """The model that is asked; torch and transformers are imported here and not before."""
+        from transformers.utils import logging
+
         from asking.model import Model
 
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         arguments = (self.checkpoint, self.llm, self.encoder, self.dtype, self.generation, self.windows, self.cache)
         with console.status("loading the model"):
             model = Model(*arguments)

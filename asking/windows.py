@@ -57,11 +57,12 @@ def together(query: Query, parts: Sequence[tuple[tuple[float, float], Prediction
         return parts[0][1]
     told = query.task == "dense_captioning"
     spans, captions = _events(parts) if told else (_moments(parts, duration_s), ())
+    said = "\n".join(f"[{start:.0f}-{end:.0f} s] {answer.answer}" for (start, end), answer in parts)
     surest = max((answer for _, answer in parts), key=lambda answer: answer.confidence or 0.0)
     found = [answer for _, answer in parts if answer.rule is not None]
     return replace(
         surest,
-        answer=surest.answer if query.options else "\n".join(f"[{a:.0f}-{b:.0f} s] {one.answer}" for (a, b), one in parts),
+        answer=surest.answer if query.options else said,
         spans=tuple(spans),
         captions=tuple(captions),
         saliency=(),

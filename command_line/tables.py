@@ -40,7 +40,9 @@ def print_written(*paths: Path) -> None:
     """The last line of a command: what was written, and where. It is printed when the command is quiet, too."""
     if paths:
         quiet, console.quiet = console.quiet, False
-        console.print(f"Written: {', '.join(shown(path) for path in paths)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"Written: {', '.join(shown(path) for path in paths)}", markup=False, highlight=False, soft_wrap=True
+        )
         console.quiet = quiet
 
 

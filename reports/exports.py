@@ -40,9 +40,15 @@ def moments_csv(results: Iterable[Moments]) -> str:
         query = result.query
         about = {"video": query.video, "query_id": query.id, "task": query.task, "asked": query.title}
         about["answer"] = result.text
-        rows = [{"rank": rank, **asdict(moment)} for rank, moment in enumerate(result, 1)] or [{}]
+        rows = [{"rank": rank, **_rounded(asdict(moment))} for rank, moment in enumerate(result, 1)] or [{}]
         table.writerows({key: _plain(value) for key, value in (about | row).items()} for row in rows)
     return buffer.getvalue()
+
+
+def _rounded(row: dict) -> dict:
+    """To a thousandth of a second; predictions in full are in the JSON lines."""
+    return {name: round(value, 4 if name == "score" else 3) if isinstance(value, float) else value
+            for name, value in row.items()}  # fmt: skip
 
 
 def _plain(value: object) -> object:

@@ -97,7 +97,8 @@ def _read_sweep(label: str, folder: Path) -> list[_Result]:
         words = ", ".join(f"{name.rpartition('.')[2]} {setting[name]}" for name in varied)
         name = " ".join(filter(None, (label or folder.name, words)))
         protocol = {"queries": f"validation of the sweep {folder.name}"}
-        found.append(_Result(name, f"{folder} {json.dumps(setting, sort_keys=True)}", point["metrics"], protocol, folder))
+        key = f"{folder} {json.dumps(setting, sort_keys=True)}"
+        found.append(_Result(name, key, point["metrics"], protocol, folder))
     return found
 
 

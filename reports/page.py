@@ -15,7 +15,7 @@ from datamodules.schema import Prediction, Query
 from metrics.grounding import best_ious
 from reports.escaping import escaped, script_json
 from reports.media import place
-from reports.results import opacities
+from reports.results import TIMED, opacities
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("page.js", "stage.js", "overview.js")
@@ -33,6 +33,8 @@ class Shown:
     answers: tuple[tuple[Query, Prediction | None], ...]
     """A query without a prediction is shown as not answered."""
     file: Path | None = None
+    link: str = ""
+    """URL of the video, where the page is served and not opened as a file."""
 
 
 def write_page(
@@ -82,7 +84,7 @@ def _video(video: Shown, page: Path, embed: bool, reencode: bool) -> dict:
     return {
         "name": video.name,
         "duration": video.duration_s,
-        "source": media.source,
+        "source": video.link or media.source,
         "note": media.note,
         "offset": media.offset_s,
         "rows": [row(query, prediction) for query, prediction in video.answers],
@@ -102,7 +104,7 @@ def row(query: Query, prediction: Prediction | None) -> dict:
         "answer": found.answer,
         "option": found.option,
         "right": query.answer,
-        "rule": found.rule if prediction else "not answered",
+        "rule": _rule(found) if prediction else "not answered",
         "source": query.source,
         "spans": [[*map(float, span), opacity, caption] for span, opacity, caption in spans],
         "truth": [[event.start_s, event.end_s, event.caption] for event in query.events],
@@ -111,6 +113,11 @@ def row(query: Query, prediction: Prediction | None) -> dict:
         "clip": query.clip_s if found.saliency else None,
         "strips": [[strip.label, list(strip.scores)] for strip in found.strips],
     }
+
+
+def _rule(prediction: Prediction) -> str | None:
+    """What read the times; None where none could be read, empty where none need be."""
+    return prediction.rule if prediction.rule is not None or prediction.task in TIMED else ""
 
 
 def iou(query: Query, prediction: Prediction | None) -> float | None:

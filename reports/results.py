@@ -12,6 +12,9 @@ from command_line.tables import shown
 from datamodules.schema import Prediction, Query
 from reports.escaping import escaped
 
+TIMED = ("grounding", "dense_captioning", "grounded_qa")
+"""Tasks whose answer should name a time."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -138,8 +141,9 @@ def answers_table(results: Sequence[Moments], most: int = 3) -> Table:
         moments = result.best(most)
         names = [shown(result.query.video), shown(result.query.title)]
         if not moments:
-            said = shown(result.text) or "nothing"
-            table.add_row(*names, "-", "-", "-", said if result.prediction.rule else f"{said} (no time could be read)")
+            lost = result.prediction.rule is None and result.query.task in TIMED
+            said = f"{shown(result.text)} (no time could be read)" if lost else shown(result.text)
+            table.add_row(*names, "-", "-", "-", said.strip())
         for number, moment in enumerate(moments):
             said = shown(moment.caption) if moment.caption else shown(result.text) if number == 0 else ""
             times = f"{moment.start_s:.1f}", f"{moment.end_s:.1f}", f"{moment.score:.2f}"

@@ -11,12 +11,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+import prepare
 import train
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import Weights, read_weights
 from preparation.world.rendering import render_clip
 from preparation.world.synthetic import World, write_world
-from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
+from preparation.world.tiny import save_tiny_lm, tiny_clip, tiny_lm, tiny_tokenizer
 
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -125,6 +126,18 @@ def clip(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     render_clip(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def watcher(arguments, clip, tmp_path_factory) -> Path:
+    """A stage-2 run, without a stage 1, on the features that a tiny CLIP gives of the clip; the CLIP is beside it."""
+    folder = tmp_path_factory.mktemp("watcher")
+    tiny_clip(folder / "clip", width=8)
+    features = ["--videos", str(clip.parent), "--encoder", str(folder / "clip"), "--sampling", "uniform 12"]
+    assert prepare.main(["features", *features, "--output", str(folder / "shards")]) in (0, None)
+    source = f"--data.train=[{{shards: {folder / 'shards'}, queries: {clip.with_suffix('.jsonl')}}}]"
+    train.main(arguments(2, folder / "run", source, "--model.tune_adapter=true", max_steps=2))
+    return folder / "run"
 
 
 class Stop(Exception):

@@ -48,7 +48,9 @@ def test_published_values_are_marked_and_differences_named(tmp_path):
     assert paper[1:] == ("51.0", "27.5", "11.4", "31.2")
     mark = table.rows[0][0].removeprefix("Ours ")
     (note,) = [note for note in table.footnotes if note.startswith(mark)]
-    assert "Differs from VTimeLLM-7B in base (tiny-lm, there vicuna-7b-v1.5), scoring (default: exact IoU, there" in note
+    assert (
+        "Differs from VTimeLLM-7B in base (tiny-lm, there vicuna-7b-v1.5), scoring (default: exact IoU, there" in note
+    )
     assert "features (" not in note
     assert len([note for note in table.footnotes if "source: VTimeLLM (CVPR 2024), Table 1" in note]) == 2
 

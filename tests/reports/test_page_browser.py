@@ -65,7 +65,7 @@ def find(browser, selector: str, text: str = ""):
     return [item for item in browser.find_elements("css selector", selector) if text in item.text]
 
 
-def wait(condition, seconds: float = 10.0):
+def wait(condition, seconds: float = 60.0):
     """What the condition gives, as soon as that is true."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -35,8 +35,8 @@ POSITIONAL = {
 }  # fmt: skip
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return the exit status."""
+def command_line() -> CommandParser:
+    """The parser of all subcommands."""
     parser = CommandParser(prog="prepare.py", description=__doc__.splitlines()[0])
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
@@ -46,6 +46,12 @@ def main(args: Sequence[str] | None = None) -> int:
             subparser.add_argument(argument, type=get_type_hints(command)[argument])
         subparser.add_function_arguments(command, skip=set(positional))
         subcommands.add_subcommand(name, subparser, help=command.__doc__.splitlines()[0])
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit status."""
+    parser = command_line()
     config = parser.instantiate(parser.parse_args(args))
     try:
         return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0

@@ -1,6 +1,7 @@
 """A finished run that is asked about video files: everything is loaded once, and no video is read twice."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Model:
     ):
         self.run, self.windows, self.cache = Path(run), windows, FeatureCache(cache)
         self.module = TrainedModel.from_run(self.run, llm, dtype, generation)
+        self.module.answering = replace(self.module.answering, confident=True)  # windows are ranked by it
         self.trained = self.module.manifest.get("features") or {}
         self.encoder_name = encoder or self.trained.get("encoder", CLIP)
         self.sampling = Sampling.parse(self.trained.get("sampling", "uniform 100"))

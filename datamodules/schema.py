@@ -6,7 +6,7 @@ Shape suffixes: B videos, T frames, P patches, M S-tokens, D feature width.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -244,6 +244,11 @@ class Strip:
     scores: tuple[float, ...]
     """(T,)."""
 
+    @classmethod
+    def rounded(cls, label: str, scores: Sequence[float]) -> "Strip":
+        """To a thousandth, which is more than a picture shows."""
+        return cls(label, tuple(round(float(score), 3) for score in scores))
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -265,12 +270,12 @@ class Prediction:
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
     strips: tuple[Strip, ...] = ()
-    """Only where somebody asked for pictures; empty if the localizer has none."""
+    """What pictures show beside the spans; empty if the localizer has none."""
     confidence: float | None = None
-    """Geometric mean of the probabilities of the answer's tokens, where somebody asked for it."""
+    """Geometric mean of the probabilities of the answer's tokens (of its first turn), where somebody asked for it."""
 
     def to_json(self) -> str:
-        """One JSON line; ``strips`` and ``confidence`` are in it where they were asked for."""
+        """One JSON line; ``strips`` and ``confidence`` are in it where there are any."""
         record = asdict(self)
         for name in ("strips", "confidence"):
             if not record[name]:

@@ -49,6 +49,8 @@ class Generated:
     """(D,) at the first token of the prompt."""
     question: dict[str, Tensor] = field(default_factory=dict)
     """(L, D) at the words behind the video; only where no language model reads them."""
+    confidence: float | None = None
+    """See ``models.certainty``; None where nobody asked for it."""
 
 
 class VideoLLM(nn.Module):

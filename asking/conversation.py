@@ -7,15 +7,17 @@ from pathlib import Path
 
 from rich.text import Text
 
-from asking.model import Model
-from asking.questions import description, moment
+from asking.model import Model, Said
+from asking.questions import description, moment, question
 from asking.videos import Footage
 from command_line.tables import console, shown
-from datamodules.schema import Question, Turn
+from datamodules.schema import Query
 from reports.exports import answer_lines, write_whole
 from reports.page import Shown, write_page
 from reports.results import Moments
 
+REMEMBERED = 10
+"""Questions before the present one that the model is told, with their answers; older ones would fill its context."""
 HELP = """\
 Ask anything about the video; earlier questions and answers are remembered.
 /find TEXT      when does this happen?
@@ -41,8 +43,8 @@ class Conversation:
     current: int = 0
     results: list[Moments] = field(default_factory=list)
     """Every answer so far, in order."""
-    turns: dict[str, list[Turn]] = field(default_factory=dict)
-    """What was asked and answered about each video since the last ``/new``."""
+    said: dict[str, list[Said]] = field(default_factory=dict)
+    """What was asked and answered in free words about each video since the last ``/new``."""
 
     @property
     def video(self) -> Footage:
@@ -55,28 +57,28 @@ class Conversation:
         Raises:
             ValueError: the video cannot be read.
         """
-        said = self.turns.setdefault(self.video.id, [])
-        query = Question(self._id, self.video.id, "dialogue", turns=(*said, Turn(text)))
-        result = self._keep(query)
-        said.append(Turn(text, answer=result.prediction.answer))
-        return replace(result, query=replace(query, turns=(Turn(text),)))
+        said = self.said.setdefault(self.video.id, [])
+        query = replace(question(text), id=self._id, video=self.video.id)
+        windows = list(self.model.answer(self.video, [query], said[-REMEMBERED:]))
+        said.append((text, [answers[0].answer for answers in windows]))
+        self.results += self.model.merge(self.video, [query], windows)
+        return self.results[-1]
 
     def find(self, text: str) -> Moments:
         """The moments of a sentence."""
-        return self._keep(replace(moment(text), id=self._id, video=self.video.id))
+        return self._keep(moment(text))
 
     def describe(self) -> Moments:
         """All events."""
-        return self._keep(replace(description(), id=self._id, video=self.video.id))
+        return self._keep(description())
 
     @property
     def _id(self) -> str:
         return f"turn{len(self.results) + 1}"
 
-    def _keep(self, query: Question) -> Moments:
-        (result,) = self.model.results(self.video, [query])
-        self.results.append(result)
-        return result
+    def _keep(self, query: Query) -> Moments:
+        self.results += self.model.results(self.video, [replace(query, id=self._id, video=self.video.id)])
+        return self.results[-1]
 
     def save(self, path: Path) -> None:
         """Write what was said as a page or as JSON lines.
@@ -147,7 +149,7 @@ def answer(conversation: Conversation, line: str) -> None:
         conversation.current = int(rest) - 1
         console.print(f"About {shown(conversation.video.id)}.", markup=False)
     elif command == "/new":
-        conversation.turns.pop(conversation.video.id, None)
+        conversation.said.pop(conversation.video.id, None)
         console.print("What was said before is forgotten.")
     elif command == "/save":
         conversation.save(Path(rest))

@@ -25,6 +25,8 @@ CLIP = "openai/clip-vit-large-patch14"
 """What the released weights were trained on; they do not say so."""
 TOGETHER = 16
 """Questions that are answered at the same time."""
+Said = tuple[str, Sequence[str]]
+"""A question of a conversation, and what was answered to it about each window."""
 REMEMBERED = 16
 """Videos or windows whose features stay in memory; those of others are in the cache."""
 
@@ -112,16 +114,22 @@ class Model:
     def _extract(self, source: Source) -> Video:
         return extract_video(source, self.encoder, self.sampling)
 
-    def answer(self, seen: Footage, queries: Sequence[Query]) -> Iterator[list[Prediction]]:
+    def answer(self, seen: Footage, queries: Sequence[Query], said: Sequence[Said] = ()) -> Iterator[list[Prediction]]:
         """The answers to all queries about each window in turn, in seconds of the window.
+
+        Args:
+            seen: the video.
+            queries: what is asked.
+            said: questions and answers that come before them.
 
         Raises:
             ValueError: the file cannot be decoded, or a query names times of a video that is seen in windows.
         """
         self.load()
         asked = queries if len(seen.windows) == 1 else [of_a_window(query) for query in queries]
-        for video in self.watch(seen):
-            prompts = [self.module.dialogue.prompt(query, video) for query in asked]
+        for number, video in enumerate(self.watch(seen)):
+            before = [(question, answers[number]) for question, answers in said]
+            prompts = [self.module.dialogue.prompt(query, video, before) for query in asked]
             answers = []
             for start in range(0, len(prompts), TOGETHER):
                 batch = collate_prompts(prompts[start : start + TOGETHER], self.module.dialogue.pad_id)

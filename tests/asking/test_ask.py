@@ -226,7 +226,7 @@ def test_a_conversation_remembers_and_is_saved(watcher, clip, cache, tmp_path, c
     conversation = Conversation(model, [one, other])
     assert talk(conversation, read) == 0
     assert [result.query.title for result in conversation.results][:3] == ["What is there?", "And then?", "a red box"]
-    assert [len(result.query.turns) for result in conversation.results] == [1, 2, 0, 0, 1]
+    assert [len(result.query.turns) for result in conversation.results] == [1, 1, 0, 0, 1]
     assert [video["name"] for video in page_data(tmp_path / "t.html")["videos"]] == ["clip.mp4", "other"]
     assert len((tmp_path / "t.jsonl").read_text().splitlines()) == 5
     shown = capsys.readouterr().out

@@ -7,7 +7,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from command_line.launcher import leave_group
 from command_line.parser import precise
+from command_line.tables import print_written
 from lightning_modules.training_cli import TrainingCLI
+from reports.card import write_card
 
 
 def main(args: list[str] | None = None) -> None:
@@ -21,7 +23,7 @@ def main(args: list[str] | None = None) -> None:
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=find_checkpoint(output, cli.config["resume"]))
     if cli.trainer.is_global_zero:
         cli.model.save_weights(output / "model", cli.datamodule.header)
-        print(f"\nTrained weights: {output / 'model'}")
+        print_written(output / "model", write_card(output))
     leave_group()
 
 

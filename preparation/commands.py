@@ -1,8 +1,8 @@
-"""Commands of ``prepare.py``: checkpoints of others. What they need is imported when they run."""
+"""Commands of ``prepare.py``: checkpoints that come and go. What they need is imported when they run."""
 
 from pathlib import Path
 
-from command_line.tables import print_made
+from command_line.tables import print_made, print_written
 
 
 def import_meco(
@@ -23,3 +23,29 @@ def import_meco(
 
     places = import_merged(input, output, Compressor(tokenizer=tokenizer), base)
     print_made("imported model", output, Counter(places.values()))
+
+
+def export(
+    checkpoint: Path,
+    to: Path,
+    results: list[Path] | None = None,
+    base: str | None = None,
+    encoder: str | None = None,
+    push: str | None = None,
+) -> None:
+    """Write what a run has learned as a folder for others: PEFT adapters, safetensors and a model card.
+
+    Args:
+        checkpoint: run folder, weights folder or checkpoint (.ckpt) of train.py.
+        to: new folder; everything that takes a run takes it too.
+        results: folders of evaluate.py benchmark, whose numbers and protocols go into the card.
+        base: name under which others load the base model; default: the one the run names.
+        encoder: name under which others load the vision encoder; default: the one the run names.
+        push: repository of the hub, OWNER/NAME, to upload to with your login; a new one is private. Default: none.
+    """
+    from preparation import exporting
+
+    weights = exporting.export(checkpoint, to, results or (), base, encoder, public=push is not None)
+    if push:
+        print(f"Uploaded: {exporting.push(to, weights, push)}")
+    print_written(to)

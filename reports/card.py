@@ -80,7 +80,7 @@ def card(folder: Path, manifest: Mapping, run: Path, results: Mapping[str, Mappi
         f"# {folder.resolve().name}\n\n{_about(manifest, base)}\n",
         f"## How to load it\n\n{LOADING.format(folder=folder.name)}",
         "## Trained on\n\n" + _data(list(sources(config))),
-        "## What it reached\n\n" + _reached(run, results),
+        "## What it reached\n\n" + _reached(run, config, results),
         "## Settings\n\n" + _settings(config),
         f"## Licence\n\n{_licence(base)}\n",
     ]
@@ -167,15 +167,28 @@ def _overlap(data: list[Data]) -> str:
     return "\n".join(lines) or "No evaluation set is named in the config, so no overlap was looked for."
 
 
-def _reached(run: Path, results: Mapping[str, Mapping]) -> str:
+def _reached(run: Path, config: Mapping, results: Mapping[str, Mapping]) -> str:
     parts = []
     if metrics := validation(run / "logs"):
         parts.append(_metrics("Validation during training, last value", metrics))
+        parts.append(f"Protocol:\n\n{_validated(config)}\n")
     for name, report in results.items():
         facts = flat({key: value for key, value in report["protocol"].items() if key != "versions"})
         protocol = "\n".join(f"* {key}: {_code_free(value)}" for key, value in facts.items() if value not in (None, ""))
         parts.append(f"{_metrics(name, report['metrics'])}\nProtocol:\n\n{protocol}\n")
     return "\n".join(parts) or "Nothing was measured yet: `evaluate.py benchmark` does that.\n"
+
+
+def _validated(config: Mapping) -> str:
+    """What the validation of a run depends on."""
+    asked = [str(source.get("queries")) for source in (config.get("data") or {}).get("val") or ()]
+    model = (config.get("model") or {}).get("init_args") or {}
+    facts = flat({"queries": ", ".join(map(_code_free, asked)), "generation": model.get("generation") or {}})
+    facts |= {"limit_val_batches": (config.get("trainer") or {}).get("limit_val_batches")}
+    told = {
+        name: value if name == "queries" else _code_free(value) for name, value in facts.items() if value is not None
+    }
+    return "\n".join(f"* {name}: {value}" for name, value in told.items())
 
 
 def _metrics(title: str, metrics: Mapping[str, float]) -> str:

@@ -25,7 +25,7 @@ BELOW = {
     "asking": {"evaluation", "preparation", "lightning_modules", "callbacks", "localizers", "models", *SHOWN},
 }
 """Room -> the rooms that its modules may import. The scripts at the top may import all of them."""
-SCRIPTS = {"train": {"lightning_modules", "command_line"}}
+SCRIPTS = {"train": {"lightning_modules", "command_line", "reports"}}
 """A script that may not import every room: what a training run imports must do without ``preparation``."""
 
 

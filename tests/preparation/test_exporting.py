@@ -30,7 +30,9 @@ def test_what_was_exported_answers_as_the_run_does(runs, world, llm, tmp_path):
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in theirs)
     benchmark(tmp_path / "out", output=tmp_path / "exported", generation=short, llm=llm, **known)
     answers = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("run", "exported")]
-    assert answers[0] == answers[1] and len(answers[0].splitlines()) == len(list(read_queries(world / "test" / "grounding.jsonl")))
+    assert answers[0] == answers[1] and len(answers[0].splitlines()) == len(
+        list(read_queries(world / "test" / "grounding.jsonl"))
+    )
     assert PeftModel.from_pretrained(load_llm(llm, torch.float32), tmp_path / "out" / "lora-1").peft_config
     settings = json.loads((tmp_path / "out" / "lora-1" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "lmsys/vicuna-7b-v1.5"

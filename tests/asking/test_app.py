@@ -55,7 +55,7 @@ def test_a_video_is_uploaded_asked_and_plays(address, browser, clip):
     browser.get(address)
     find = lambda selector: browser.find_elements("css selector", selector)  # noqa: E731
     wait(lambda: find("#video input[type=file]"))[0].send_keys(str(clip))
-    wait(lambda: "clip.mp4" in find("#video")[0].text)
+    wait(lambda: "clip" in find("#video")[0].text)  # gradio folds the middle of a name
     find("#text textarea, #text input")[0].send_keys("a <b>blue</b> box")
     find("#ask")[0].click()
     browser.switch_to.frame(wait(lambda: find("#answer iframe"))[0])

@@ -5,7 +5,7 @@ python evaluate.py score --benchmark qvhighlights --predictions FILE --annotatio
 python evaluate.py page --predictions FILE --queries FILE --videos DIR --output FILE.html
 python evaluate.py report --results '[DIR, ..]' --output DIR
 
-One's own videos are asked with ask.py.
+One's own videos are asked with ask.py. --quiet leaves out tables and bars. Exit status: 0 fine, 2 bad input or usage.
 """
 
 import sys
@@ -13,6 +13,7 @@ import sys
 from jsonargparse import auto_cli
 
 from command_line.parser import CommandParser, precise
+from command_line.tables import quieted
 from evaluation.benchmark import benchmark
 from evaluation.page import page
 from evaluation.report import report
@@ -23,10 +24,12 @@ from metrics.similarity import SimilarityUnavailable
 
 def main(args: list[str] | None = None) -> None:
     """Run one of the commands of this file."""
-    if (sys.argv[1:] if args is None else args)[:1] == ["video"]:
+    args = sys.argv[1:] if args is None else args
+    if args[:1] == ["video"]:
         print("evaluate.py: error: videos are asked with python ask.py --checkpoint RUN VIDEO QUERY", file=sys.stderr)
         sys.exit(2)
-    auto_cli([benchmark, page, report, score], args=args, as_positional=False, parser_class=CommandParser)
+    with quieted(args) as rest:
+        auto_cli([benchmark, page, report, score], args=rest, as_positional=False, parser_class=CommandParser)
 
 
 if __name__ == "__main__":

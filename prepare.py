@@ -14,6 +14,7 @@ python prepare.py clip --output FILE.mp4
 python prepare.py tiny-clip --output DIR
 python prepare.py tiny-lm --output DIR
 
+--quiet leaves out everything but errors and the last line, which says what was written.
 Exit status: 0 fine, 1 problems found, 2 bad input or usage.
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from typing import get_type_hints
 
 from command_line.parser import CommandParser, precise
+from command_line.tables import quieted
 from preparation.annotations.commands import annotations, overlap
 from preparation.captioning.commands import captions
 from preparation.commands import export, import_meco
@@ -53,9 +55,10 @@ def command_line() -> CommandParser:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status."""
     parser = command_line()
-    config = parser.instantiate(parser.parse_args(args))
     try:
-        return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0
+        with quieted(sys.argv[1:] if args is None else args) as rest:
+            config = parser.instantiate(parser.parse_args(rest))
+            return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0
     except (ValueError, OSError) as error:
         print(f"prepare.py: error: {precise(str(error))}", file=sys.stderr)
         return 2

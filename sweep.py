@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from command_line.parser import CommandParser
+from command_line.tables import print_written
 
 SEED = "seed_everything"
 COUNTS = ("n", "unparsed", "invalid", "missing")
@@ -58,6 +59,7 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
         columns = [name for name in beside if name.rpartition("/")[2] not in COUNTS]
     varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
     Console(width=110).print(summary(sweep.stem, results, [name for name in varied if name != SEED], columns))
+    print_written(output)
 
 
 def read_sweep(path: Path) -> dict:

@@ -1,7 +1,8 @@
 """Tables on the terminal, and text that is harmless on it."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -47,5 +48,16 @@ def print_written(*paths: Path) -> None:
 
 
 def print_made(what: str, where: Path, about: Mapping) -> None:
-    """Print what was written, and facts about it."""
+    """Print what was written, facts about it, and the last line."""
     print_table(what, ("written to", str(where)), about.items())
+    print_written(where)
+
+
+@contextmanager
+def quieted(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Arguments without ``--quiet``; where they had it, tables and bars are left out until the end."""
+    console.quiet = "--quiet" in arguments
+    try:
+        yield [argument for argument in arguments if argument != "--quiet"]
+    finally:
+        console.quiet = False

@@ -8,7 +8,7 @@ import lightning as L
 
 from callbacks.predictions import PredictionWriter
 from command_line.launcher import launcher_settings, leave_group
-from command_line.tables import console
+from command_line.tables import console, print_written
 from datamodules.query_files import read_queries
 from datamodules.schema import Prediction, Query
 from datamodules.shards import ShardReader
@@ -76,6 +76,7 @@ def benchmark(
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
         console.print(metrics_table(scores, f"{checkpoint} on {queries}"))
+        print_written(output)
     leave_group()
     return scores
 

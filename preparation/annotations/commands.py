@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from command_line.tables import print_table
+from command_line.tables import print_table, print_written
 from datamodules.skips import OnError
 from preparation.annotations import READERS
 from preparation.annotations.selection import FILTERS
@@ -46,6 +46,7 @@ def annotations(
     converted = convert(name, input, on_error, shards, filter, **options)
     write_queries(output, converted.queries)
     print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
+    print_written(output)
 
 
 def overlap(training: Path, evaluation: Path) -> int:

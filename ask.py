@@ -23,12 +23,12 @@ def parser() -> CommandParser:
     """The command line."""
     from asking.features import CACHE
     from asking.windows import Windows
-    from lightning_modules.answering import Generation
+    from lightning_modules.answering import GenerationChange
 
     made = CommandParser(prog="ask.py", description=__doc__.splitlines()[0])
     add = made.add_argument
     add("asked", nargs="*", type=str, help="VIDEO and moments to find in it; with --videos moments alone")
-    add("--checkpoint", type=Path, required=True, help="run folder of train.py, or a folder of released weights")
+    add("--checkpoint", type=Path, required=True, help="run folder or .ckpt of train.py, exported or released weights")
     add("--videos", type=Path, default=None, help="folder, or list of files (a path a line)")
     add("--question", action="append", type=str, default=[], help="a question to answer in words; can be repeated")
     add("--choices", action="append", type=str, default=[], help="'A|B|C': options of the question, one for each")
@@ -47,9 +47,10 @@ def parser() -> CommandParser:
     add("--llm", type=str, default=None, help="base model, if it is not where the run names it")
     add("--encoder", type=str, default=None, help="vision encoder, if it is not where the run names it")
     add("--dtype", type=str, default=None, help="to compute in; default bfloat16 on an accelerator, else float32")
+    add("--quantization", choices=["nf4", "int8", "none"], default=None, help="of the base; default as in training")
     add("--cache", type=Path, default=CACHE, help="folder in which features are kept")
     add("--quiet", action="store_true", help="print nothing but errors and what was written")
-    made.add_argument("--generation", type=Generation, default=Generation(), help="decoding")
+    made.add_argument("--generation", type=GenerationChange, default=GenerationChange(), help="decoding")
     made.add_argument("--windows", type=Windows, default=Windows(), help="how long videos are cut")
     return made
 
@@ -83,7 +84,7 @@ def run(settings: Namespace) -> int:
             raise ValueError("no video: name a file, or a folder or a list with --videos")
         videos = Path(words.pop(0))
     same = ("checkpoint", "describe", "queries", "output", "embed", "reencode", "cut", "subtitles", "top", "llm",
-            "encoder", "dtype", "generation", "windows", "cache")  # fmt: skip
+            "encoder", "dtype", "quantization", "generation", "windows", "cache")  # fmt: skip
     asked = Asked(
         videos=videos or Path("."),
         moments=tuple(words),

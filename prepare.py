@@ -7,7 +7,7 @@ python prepare.py captions details --input queries.jsonl --videos DIR --output F
 python prepare.py captions dialogues --input events.jsonl --output dialogues.jsonl --text.model M
 python prepare.py pack --features DIR --durations stage2.json --output SHARDS
 python prepare.py verify SHARDS
-python prepare.py export --checkpoint RUN --to FOLDER
+python prepare.py export --checkpoint RUN|X.ckpt --to FOLDER
 python prepare.py import-meco --input FOLDER --output RUN
 python prepare.py synthetic --output DIR
 python prepare.py clip --output FILE.mp4

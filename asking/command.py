@@ -13,7 +13,7 @@ from asking.windows import Windows
 from command_line.progress import Bar
 from command_line.tables import console, print_written, shown
 from datamodules.schema import Query
-from lightning_modules.answering import Generation
+from lightning_modules.answering import GenerationChange
 from reports.clips import clip_name, cut
 from reports.exports import SUBTITLES, answer_lines, moments_csv, subtitles, write_whole
 from reports.page import Shown, write_page
@@ -45,7 +45,8 @@ class Asked:
     llm: str | None = None
     encoder: str | None = None
     dtype: str | None = None
-    generation: Generation = field(default_factory=Generation)
+    quantization: str | None = None
+    generation: GenerationChange = field(default_factory=GenerationChange)
     windows: Windows = field(default_factory=Windows)
     cache: Path | None = CACHE
 
@@ -94,7 +95,7 @@ class Asked:
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         arguments = (self.checkpoint, self.llm, self.encoder, self.dtype, self.generation, self.windows, self.cache)
         with console.status("loading the model"):
-            model = Model(*arguments)
+            model = Model(*arguments, self.quantization)
             model.load()
         return model
 

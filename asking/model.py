@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal
 
 from asking.features import CACHE, FeatureCache, Part
 from asking.questions import about, description, moment, of_a_window, question
@@ -13,11 +14,14 @@ from datamodules.batch import collate_prompts
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction, Query, Video
 from evaluation.protocol import check_features
-from lightning_modules.answering import Generation
+from lightning_modules.answering import Generation, GenerationChange
 from lightning_modules.trained import TrainedModel
-from preparation.features.decoding import Sampling, Source
+from models.checkpoints import best_device
+from models.quantization import Quantization
 from preparation.features.encoders import Outputs, load_encoder
 from preparation.features.extraction import extract_video
+from preparation.features.sampling import Sampling
+from preparation.features.sources import Source
 from preparation.features.vision_encoder import VisionEncoder
 from reports.results import Moments
 
@@ -35,13 +39,14 @@ class Model:
     """A trained model with the encoder of its features.
 
     Args:
-        run: run folder of train.py, an exported folder, or a folder with released weights.
+        run: run folder or checkpoint of train.py, an exported folder, or a folder with released weights.
         llm: base model, if it is not where the run names it; released weights need it.
         encoder: of the frames, if it is not where the run names it.
         dtype: to compute in; None: bfloat16 on an accelerator, else float32.
-        generation: how answers are decoded; None: as the run says.
+        generation: how answers are decoded, or what is changed of how the run says it; None: as the run says.
         windows: how long videos are cut.
         cache: folder for features; None: none are kept.
+        quantization: of the base; None: as it was trained beside.
 
     Raises:
         ValueError: no trained weights are there, or they were trained on another base.
@@ -53,12 +58,13 @@ class Model:
         llm: str | None = None,
         encoder: str | None = None,
         dtype: str | None = None,
-        generation: Generation | None = None,
+        generation: Generation | GenerationChange | None = None,
         windows: Windows = Windows(),  # noqa: B008 (frozen)
         cache: Path | None = CACHE,
+        quantization: Quantization | Literal["none"] | None = None,
     ):
         self.run, self.windows, self.cache = Path(run), windows, FeatureCache(cache)
-        self.module = TrainedModel.from_run(self.run, llm, dtype, generation)
+        self.module = TrainedModel.from_run(self.run, llm, dtype, generation, quantization)
         self.module.answering = replace(self.module.answering, confident=True)  # windows are ranked by it
         self.trained = self.module.manifest.get("features") or {}
         self.encoder_name = encoder or self.trained.get("encoder", CLIP)
@@ -87,9 +93,7 @@ class Model:
     @property
     def device(self):
         """Where the model runs."""
-        import torch
-
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return best_device()
 
     def open(self, file: Path | str) -> Footage:
         """A video file, looked at but not read yet. Raises ValueError as ``footage`` does."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from asking.features import Part
 from asking.windows import Windows
 from command_line.progress import spoken
-from preparation.features.decoding import IMAGE_TYPES, Sampling, find_sources
+from preparation.features.sampling import Sampling
+from preparation.features.sources import IMAGE_TYPES, find_sources
 from reports.media import probe
 
 

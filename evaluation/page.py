@@ -9,7 +9,7 @@ from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
 from datamodules.schema import Prediction, Query
 from datamodules.shards import ShardReader
-from preparation.features.decoding import IMAGE_TYPES, find_sources
+from preparation.features.sources import IMAGE_TYPES, find_sources
 from reports.media import probe
 from reports.page import Shown, write_page
 

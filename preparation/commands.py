@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from command_line.tables import print_made, print_written
+from command_line.tables import print_made
 
 
 def import_meco(
@@ -28,16 +28,18 @@ def import_meco(
 def export(
     checkpoint: Path,
     to: Path,
+    previous: Path | None = None,
     results: list[Path] | None = None,
     base: str | None = None,
     encoder: str | None = None,
     push: str | None = None,
 ) -> None:
-    """Write what a run has learned as a folder for others: PEFT adapters, safetensors and a model card.
+    """Write what a run has learned as a folder for others: PEFT adapters, safetensors, a model card. No base is loaded.
 
     Args:
         checkpoint: run folder, weights folder or checkpoint (.ckpt) of train.py.
         to: new folder; everything that takes a run takes it too.
+        previous: the run of the stage before, where it is not any more where a checkpoint names it.
         results: folders of evaluate.py benchmark, whose numbers and protocols go into the card.
         base: name under which others load the base model; default: the one the run names.
         encoder: name under which others load the vision encoder; default: the one the run names.
@@ -45,7 +47,8 @@ def export(
     """
     from preparation import exporting
 
-    weights = exporting.export(checkpoint, to, results or (), base, encoder, public=push is not None)
+    weights = exporting.read(checkpoint, previous)
+    weights = exporting.export(weights, checkpoint, to, results or (), base, encoder, public=push is not None)
     if push:
         print(f"Uploaded: {exporting.push(to, weights, push)}")
-    print_written(to)
+    print_made("exported weights", to, exporting.sizes(weights))

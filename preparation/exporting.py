@@ -6,10 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.checkpoints import Weights, read_weights, write_weights
+from models.training_checkpoints import read_checkpoint
 from reports.card import write_card
 
 
+def read(checkpoint: Path, previous: Path | None = None) -> Weights:
+    """The weights of a run folder, a weights folder or a checkpoint, whose stage before may lie in ``previous``."""
+    if checkpoint.suffix != ".ckpt":
+        return read_weights(checkpoint)
+    weights = read_checkpoint(checkpoint, previous)
+    weights.manifest["weights"] = {"checkpoint": checkpoint.name}
+    return weights
+
+
 def export(
+    weights: Weights,
     checkpoint: Path,
     folder: Path,
     results: Sequence[Path] = (),
@@ -20,7 +31,8 @@ def export(
     """Write what was trained, with a card.
 
     Args:
-        checkpoint: run folder, weights folder or checkpoint (``.ckpt``) of train.py.
+        weights: what was trained.
+        checkpoint: where it was read.
         folder: new or empty.
         results: folders of ``evaluate.py benchmark`` that the card reports.
         base: name under which others load the base model; None: the one the run names.
@@ -31,13 +43,12 @@ def export(
         what was written.
 
     Raises:
-        ValueError: the folder is not empty, there are no weights, a folder of results has none, or a name is one of
-            this machine.
+        ValueError: the folder is not empty, a folder of results has none, or a name is one of this machine.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; choose another --to")
     reports = {result.name: _report(result) for result in results}
-    weights = named(read_weights(checkpoint), base, encoder)
+    weights = named(weights, base, encoder)
     if public:
         check_names(weights)
     write_weights(folder, weights)
@@ -100,3 +111,11 @@ def check_names(weights: Weights) -> None:
             raise ValueError(
                 f"the {option} is {name}, a folder of this machine; give its name on the hub: --{option} NAME"
             )
+
+
+def sizes(weights: Weights) -> dict[str, str]:
+    """How many numbers each part of the weights has."""
+    parts = {"adapter": weights.adapter, "head": weights.head}
+    parts |= {f"lora-{number}": lora.tensors for number, lora in enumerate(weights.loras, 1)}
+    parts |= {name: expert.tensors for name, expert in weights.experts.items()}
+    return {name: f"{sum(t.numel() for t in tensors.values()):,} numbers" for name, tensors in parts.items() if tensors}

@@ -14,6 +14,7 @@ SHOWN = {"reports", "datamodules", *PURE}
 BELOW = {
     "command_line": set(),
     "metrics": set(),
+    "sweeps": {"command_line"},
     "datamodules": PURE,
     "models": {"datamodules", *PURE},
     "localizers": {"models", "datamodules", *PURE},

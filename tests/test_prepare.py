@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from itertools import combinations
 from pathlib import Path
 

@@ -84,7 +84,6 @@ def test_the_hub_gets_the_folder_where_that_was_asked(runs, tmp_path, monkeypatc
 
 
 def test_a_checkpoint_can_be_exported(runs, tmp_path):
-    pytest.importorskip("models.training_checkpoints", reason="checkpoints are not read as weights here")
     (last,) = (runs[2] / "checkpoints").glob("last.ckpt")
     assert prepare.main(["export", f"--checkpoint={last}", f"--to={tmp_path / 'out'}"]) == 0
     mine, theirs = flat(read_weights(tmp_path / "out")), flat(read_weights(runs[2]))

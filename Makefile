@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo real test test-newest lint clean
+.PHONY: demo real test test-newest lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python quickstart.py
@@ -25,6 +25,12 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The pages of docs/ as a site in runs/docs; links and anchors that lead nowhere stop it.
+docs:
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet 'mkdocs-material>=9.7,<10'
+	.venv-docs/bin/mkdocs build --strict
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -37,4 +43,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest runs
+	rm -rf .venv .venv-newest .venv-docs runs

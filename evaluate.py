@@ -1,13 +1,15 @@
-"""Evaluate a trained model on annotated videos, ask it about one video, ask a served model, score anyone's predictions.
+"""Evaluate a trained model on annotated videos, ask a served model, score anyone's predictions, show results.
 
 python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --output DIR
 python evaluate.py similarity --shards DIR --queries FILE --threshold NUMBER --output DIR
-python evaluate.py video --checkpoint RUN --video FILE --query TEXT
 python evaluate.py served --model NAME --url http://localhost:8000/v1 --queries FILE --videos DIR --output DIR
 python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
 python evaluate.py export --format qvhighlights --predictions FILE --queries FILE --output DIR
+python evaluate.py page --predictions FILE --queries FILE --videos DIR --output FILE.html
+python evaluate.py report --results '[DIR, ..]' --output DIR
 
-"python evaluate.py COMMAND --help" says more of one of them.
+"python evaluate.py COMMAND --help" says more of one of them. One's own videos are asked with ask.py. --quiet leaves out
+tables and bars. Exit status: 0 fine, 2 bad input or usage.
 """
 
 import sys
@@ -17,7 +19,7 @@ from importlib import import_module
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
 
-COMMANDS = ("benchmark", "similarity", "video", "served", "score", "export")
+COMMANDS = ("benchmark", "similarity", "served", "score", "export", "page", "report")
 """A command is the function of its name in the module of its name in ``evaluation``; only that one is imported."""
 
 
@@ -28,17 +30,19 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__doc__.strip())
         return
     if name not in COMMANDS:
-        sys.stderr.write(
-            f"evaluate.py: error: {name!r} is no command; the first word is one of {', '.join(COMMANDS)}\n"
-        )
+        known = f"{name!r} is no command; the first word is one of {', '.join(COMMANDS)}"
+        said = "videos are asked with python ask.py --checkpoint RUN VIDEO QUERY" if name == "video" else known
+        sys.stderr.write(f"evaluate.py: error: {said}\n")
         sys.exit(2)
     from jsonargparse import auto_cli
 
     from command_line.parser import CommandParser
+    from command_line.tables import quieted
 
     module = import_module(f"evaluation.{name}")
     about = {"prog": f"evaluate.py {name}", "epilog": getattr(module, "EPILOG", None)}
-    auto_cli(getattr(module, name), args=rest, as_positional=False, parser_class=CommandParser, **about)
+    with quieted(rest) as spoken:
+        auto_cli(getattr(module, name), args=spoken, as_positional=False, parser_class=CommandParser, **about)
 
 
 if __name__ == "__main__":

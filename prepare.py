@@ -7,13 +7,14 @@ python prepare.py captions details --input queries.jsonl --videos DIR --output F
 python prepare.py captions dialogues --input events.jsonl --output dialogues.jsonl --text.model M
 python prepare.py pack --features DIR --durations stage2.json --output SHARDS
 python prepare.py verify SHARDS
-python prepare.py export --checkpoint RUN/checkpoints/X.ckpt --to FOLDER
+python prepare.py export --checkpoint RUN|X.ckpt --to FOLDER
 python prepare.py import-meco --input FOLDER --output RUN
 python prepare.py synthetic --output DIR
 python prepare.py clip --output FILE.mp4
 python prepare.py tiny-clip --output DIR
 python prepare.py tiny-lm --output DIR
 
+--quiet leaves out everything but errors and the last line, which says what was written.
 Exit status: 0 fine, 1 problems found, 2 bad input or usage.
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from typing import get_type_hints
 
 from command_line.parser import CommandParser, precise
+from command_line.tables import quieted
 from preparation.annotations.commands import annotations, overlap
 from preparation.captioning.commands import captions
 from preparation.commands import export, import_meco
@@ -36,8 +38,8 @@ POSITIONAL = {
 }  # fmt: skip
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return the exit status."""
+def command_line() -> CommandParser:
+    """The parser of all subcommands."""
     parser = CommandParser(prog="prepare.py", description=__doc__.splitlines()[0])
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
@@ -47,9 +49,16 @@ def main(args: Sequence[str] | None = None) -> int:
             subparser.add_argument(argument, type=get_type_hints(command)[argument])
         subparser.add_function_arguments(command, skip=set(positional))
         subcommands.add_subcommand(name, subparser, help=command.__doc__.splitlines()[0])
-    config = parser.instantiate(parser.parse_args(args))
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit status."""
+    parser = command_line()
     try:
-        return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0
+        with quieted(sys.argv[1:] if args is None else args) as rest:
+            config = parser.instantiate(parser.parse_args(rest))
+            return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0
     except (ValueError, OSError) as error:
         print(f"prepare.py: error: {precise(str(error))}", file=sys.stderr)
         return 2

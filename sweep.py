@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from command_line.parser import CommandParser
+from command_line.tables import print_written
 from sweeps.runner import Point, run_points
 from sweeps.sweep_file import command, grid, read_sweep
 from sweeps.table import SEED, brief, default_columns, last_metrics, summary
@@ -67,6 +68,7 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int =
         chosen = columns or default_columns(in_order(results)[0]["metrics"], metric)
         varied = [name for name in varied if name != SEED]
         Console(width=110).print(summary(sweep.stem, in_order(results), varied, chosen))
+        print_written(output)
     for number, status in failed.items():
         point = points[number]
         print(

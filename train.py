@@ -8,10 +8,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from command_line.launcher import leave_group
 from command_line.parser import precise
 from command_line.quiet import only_what_matters
+from command_line.tables import print_written
 from lightning_modules import preflight
 from lightning_modules.preflight import find_checkpoint
 from lightning_modules.training_cli import TrainingCLI
 from lightning_modules.weights_folder import save_trained
+from reports.card import write_card
 
 
 def main(args: list[str] | None = None) -> None:
@@ -33,6 +35,8 @@ def main(args: list[str] | None = None) -> None:
     output = Path(cli.config["output"])
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=find_checkpoint(output, cli.config["resume"]))
     save_trained(output / "model", cli.trainer, cli.best)
+    if cli.trainer.is_global_zero:
+        print_written(output / "model", write_card(output))
     leave_group()
 
 

@@ -10,9 +10,9 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from callbacks.timelines import draw_timelines
 from datamodules.schema import Prediction, Query
 from metrics.spans import iou, is_valid
+from reports.timelines import draw_timelines
 
 MOST = 16
 """Queries that are shown."""

@@ -1,5 +1,6 @@
 """From an annotation to an example or a prompt: words, then ids with known labels, then the frames between them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -87,13 +88,20 @@ class Dialogue:
             **tokens,
         )
 
-    def prompt(self, query: Query, video: Video) -> Prompt:
-        """A query to answer, split behind the video so that queries can share what comes before."""
+    def prompt(self, query: Query, video: Video, said: Sequence[tuple[str, str]] = ()) -> Prompt:
+        """A query to answer, split behind the video so that queries can share what comes before.
+
+        Args:
+            query: to answer.
+            video: it is about.
+            said: questions and answers that come before it in the conversation.
+        """
         clip = self._clip(query, video)
         rendered, *later = (self._render(turn, clip, Random(0), query) for turn in self.writer.asked(query))
-        ids, _ = self.encoder.encode([(rendered.question, None)])
+        ids, _ = self.encoder.encode([*said, (rendered.question, None)])
         end_of_video = ids.index(VIDEO_ID) + 1
-        prefix_ids, _, tokens = self.splicer.splice(ids[:end_of_video], video, rendered.question)
+        first = said[0][0] if said else rendered.question
+        prefix_ids, _, tokens = self.splicer.splice(ids[:end_of_video], video, first)
         suffix_ids = torch.tensor(ids[end_of_video:])
         return Prompt(
             query=query,

@@ -6,7 +6,7 @@ Shape suffixes: B videos, T frames, P patches, M S-tokens, D feature width.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -112,6 +112,8 @@ class Query:
     """Of a grounding query: it is known that what it asks for does not happen; files say ``"events": []``. A query
     without events that is not absent is one whose events were not published."""
 
+    annotated = True
+    """Whether its answer is known, so that a task about events has some."""
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
     LENGTH_SHARE = 0.05
@@ -132,7 +134,7 @@ class Query:
             raise ValueError("a dialogue needs at least one turn")
         if self.task != "dialogue" and len(self.turns) > 1:
             raise ValueError(f"task {self.task} takes one turn at most, got {len(self.turns)}")
-        if self.task in DESCRIBED and not self.events:
+        if self.task in DESCRIBED and not self.events and self.annotated:
             raise ValueError(f"task {self.task} needs at least one event")
         if self.task in DESCRIBED and any(not event.caption.strip() for event in self.events):
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
@@ -144,6 +146,12 @@ class Query:
             if not math.isfinite(self.duration_s) or self.duration_s <= 0:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
             self.check_inside(self.duration_s)
+
+    @property
+    def title(self) -> str:
+        """What is asked, in words for people."""
+        asked = self.turns[-1].question if self.turns and not self.text else self.text
+        return asked or {"dense_captioning": "Everything that happens"}.get(self.task, self.task.replace("_", " "))
 
     def check_inside(self, duration_s: float) -> None:
         """Raise ValueError if an event or a scored clip leaves a video of ``duration_s`` seconds."""
@@ -196,6 +204,12 @@ class Query:
             raise ValueError("saliency must hold the same number of scores, one at least, for each clip")
         if not all(math.isfinite(score) for scores in self.saliency for score in scores):
             raise ValueError("saliency must be finite")
+
+
+class Question(Query):
+    """A query about one's own video: nothing is known of its answer."""
+
+    annotated = False
 
 
 def _finite(array: np.ndarray) -> bool:
@@ -252,6 +266,20 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """One number a frame, for pictures: the similarity map of a token, or how likely each frame is inside."""
+
+    label: str
+    scores: tuple[float, ...]
+    """(T,)."""
+
+    @classmethod
+    def rounded(cls, label: str, scores: Sequence[float]) -> "Strip":
+        """To a thousandth, which is more than a picture shows."""
+        return cls(label, tuple(round(float(score), 3) for score in scores))
+
+
+@dataclass(frozen=True)
 class Prediction:
     """A model's answer to one query; one line of ``predictions.jsonl``."""
 
@@ -270,14 +298,23 @@ class Prediction:
     """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
+    strips: tuple[Strip, ...] = ()
+    """What pictures show beside the spans; empty if the localizer has none."""
+    confidence: float | None = None
+    """Geometric mean of the probabilities of the answer's tokens (of its first turn), where somebody asked for it."""
 
     def to_json(self) -> str:
-        """One JSON line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """One JSON line; ``strips`` and ``confidence`` are in it where there are any."""
+        record = asdict(self)
+        for name in ("strips", "confidence"):
+            if not record[name]:
+                del record[name]
+        return json.dumps(record, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Prediction":
         """The way back. Raises ValueError or TypeError where a line is no prediction."""
         fields = json.loads(line)
         listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency")}
-        return cls(**{**fields, **listed, "spans": tuple(map(tuple, fields.get("spans", ())))})
+        strips = tuple(Strip(**strip) for strip in fields.get("strips", ()))
+        return cls(**{**fields, **listed, "strips": strips, "spans": tuple(map(tuple, fields.get("spans", ())))})

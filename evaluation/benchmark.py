@@ -8,9 +8,8 @@ from typing import Any, Literal
 import lightning as L
 
 from callbacks.predictions import PredictionWriter
-from callbacks.timelines import draw_timelines
 from command_line.launcher import launcher_settings, leave_group
-from command_line.tables import console
+from command_line.tables import console, print_written
 from datamodules.query_files import read_queries
 from datamodules.schema import Prediction, Query
 from datamodules.shards import ShardReader
@@ -24,6 +23,7 @@ from lightning_modules.answering import GenerationChange
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
 from models.quantization import Quantization
+from reports.timelines import draw_timelines
 
 
 def benchmark(
@@ -99,6 +99,7 @@ def benchmark(
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
         console.print(metrics_table(scores, f"{checkpoint} on {queries}"))
+        print_written(output)
     leave_group()
     return scores
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from callbacks.timelines import draw_timelines
 from torch import Tensor
 from torch.nn import functional
 
-from callbacks.timelines import draw_timelines
 from command_line.tables import console
 from datamodules.clip import Clip
 from datamodules.query_files import read_queries

@@ -2,12 +2,15 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from transformers import LogitsProcessorList
+
 from datamodules.batch import PromptBatch, follow_up
 from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.options import chosen
 from datamodules.schema import Prediction, Query
 from localizers.answer import Answer
+from models.certainty import Certainty
 from models.video_llm import Generated, VideoLLM
 
 
@@ -52,6 +55,8 @@ class Answering:
 
     dialogue: Dialogue
     generation: Generation
+    confident: bool = False
+    """Say with each answer how sure the model was of its words."""
 
     def __call__(self, model: VideoLLM, prompts: PromptBatch) -> list[Prediction]:
         """One prediction a query, in the order of the queries."""
@@ -71,7 +76,14 @@ class Answering:
         """What the model writes, up to the end token of the conversation format."""
         stop = {"eos_token_id": end} if (end := self.dialogue.encoder.end) else {}
         settings = self.generation.settings() | stop
-        return model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
+        if not (self.confident and self.dialogue.localizer.generates):
+            return model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
+        certainty = Certainty()
+        settings["logits_processor"] = LogitsProcessorList([certainty])
+        found = model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
+        lengths = [min(len(self.until_end(one.ids.tolist())), len(one.ids)) for one in found]
+        means = certainty.means([one.ids for one in found], lengths)
+        return [replace(one, confidence=mean) for one, mean in zip(found, means, strict=True)]
 
     def until_end(self, ids: list[int]) -> list[int]:
         """An answer with its end token, also where it was cut off before, and without what stands behind it."""
@@ -90,6 +102,7 @@ class Answering:
             reading=generated.reading,
             first=generated.first,
             question=generated.question,
+            confidence=generated.confidence,
         )
 
     def prediction(self, query: Query, clip: Clip, answers: list[Answer], model: VideoLLM) -> Prediction:
@@ -97,4 +110,4 @@ class Answering:
         found = self.dialogue.localizer.decode(query, answers[-1], clip, model.head)
         said = [*(answer.text for answer in answers[:-1]), found.answer]
         option = chosen(answers[0].text, len(query.options)) if query.options else None
-        return replace(found, answer="\n".join(said), option=option)
+        return replace(found, answer="\n".join(said), option=option, confidence=answers[0].confidence)

@@ -24,3 +24,5 @@ class Answer:
     """(D,) at the first token of the prompt."""
     question: Mapping[str, Tensor] = field(default_factory=dict)
     """(L, D) at the words behind the video, where no language model reads them."""
+    confidence: float | None = None
+    """Geometric mean of the probabilities of the tokens; None where nobody asked for it."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.schema import Event, Prediction, Query, Strip, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
@@ -192,7 +192,7 @@ class StructuralTokens(Localizer):
 
     def decode(self, query: Query, answer: Answer, clip: Clip, head: StructuralHead | None = None) -> Prediction:
         """Segments of the events' maps, best first; for a dense caption each with the text before its token."""
-        spans, captions, salient = [], [], ()
+        spans, captions, salient, strips = [], [], (), ()
         places = [place for place, token in enumerate(answer.tokens) if token in (ENT, TST)]
         is_event = [answer.tokens[place] == ENT for place in places]
         if head is not None and any(is_event):
@@ -207,6 +207,7 @@ class StructuralTokens(Localizer):
                 spans = [(*span, s.score) for span, s in zip(ends, found, strict=True)]
                 texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
+                strips = event_strips(maps, is_event, texts)
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
         if self.legacy and not spans and self.rule in ("charades", "qvhighlights"):
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
@@ -222,6 +223,7 @@ class StructuralTokens(Localizer):
             captions=tuple(captions) if query.task == "dense_captioning" else (),
             saliency=tuple(salient),
             rule=rule,
+            strips=strips,
         )
 
     def maps(self, answer: Answer, places: list[int], head: StructuralHead) -> Tensor:
@@ -230,6 +232,12 @@ class StructuralTokens(Localizer):
         if self.legacy_first_step and places[0] == 0:
             states = torch.cat([answer.first["before_last_layer"][None], states[1:]])
         return (head.tokens(states) @ head.frames(answer.frames["before_norm"]).T).cpu()
+
+
+def event_strips(maps: Tensor, is_event: Sequence[bool], texts: Sequence[str]) -> tuple[Strip, ...]:
+    """The map of each event token, with the text before it: cosines, a number a frame."""
+    events = (row for row, event in zip(maps.tolist(), is_event, strict=True) if event)
+    return tuple(Strip.rounded(f"{ENT} {text}".strip(), row) for row, text in zip(events, texts, strict=False))
 
 
 def event_texts(answer: str, legacy: bool = False) -> list[str]:

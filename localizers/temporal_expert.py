@@ -18,7 +18,7 @@ from torch import Tensor
 from datamodules.batch import frame_states
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.schema import Event, Prediction, Query, Strip, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
@@ -145,11 +145,11 @@ class TemporalExpert(Localizer):
         Saliency is the probability of each frame, or of each of the query's clips where it has any.
         """
         output = None if head is None else self._output(query, answer, head)
-        spans, texts, salient, rule = [], [], (), None
+        spans, texts, salient, rule, strips = [], [], (), None, ()
         if output is not None:
             spans = in_clip(*(part.float().cpu().numpy() for part in best_spans(output)), clip)
             texts, rule = [f"{start:.1f}s - {end:.1f}s" for start, end, _ in spans], "best frame"
-            salient = saliency(output, query, clip)
+            salient, strips = saliency(output, query, clip), indicators(output)
             if query.task != "dense_captioning":
                 spans = sorted(spans, key=lambda span: -span[2])
                 if len(spans) == 1:
@@ -165,6 +165,7 @@ class TemporalExpert(Localizer):
             captions=tuple(captions) if spans and query.task == "dense_captioning" else (),
             saliency=salient,
             rule=rule,
+            strips=strips,
         )
 
     def _output(self, query: Query, answer: Answer, head: TemporalHead) -> HeadOutput | None:
@@ -254,6 +255,12 @@ def stack_targets(targets: Sequence[Sequence], rows: list[int], frame_mask: Tens
     for number, loc in enumerate(found):
         foreground[number, : len(loc.foreground)], windows[number, : len(loc.windows)] = loc.foreground, loc.windows
     return torch.from_numpy(foreground).to(frame_mask.device), torch.from_numpy(windows).to(frame_mask.device)
+
+
+def indicators(output: HeadOutput) -> tuple[Strip, ...]:
+    """How likely each frame is inside the moment of each ``<LOC>``."""
+    rows = output.probability.float().cpu().tolist()
+    return tuple(Strip.rounded(f"{LOC} {number}" if len(rows) > 1 else LOC, row) for number, row in enumerate(rows, 1))
 
 
 def saliency(output: HeadOutput, query: Query, clip: Clip) -> tuple[float, ...]:

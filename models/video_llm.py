@@ -63,6 +63,8 @@ class Generated:
     """(L, D) at the words behind the video; only where no language model reads them."""
     moments: Tensor | None = None
     """(L, 2) what each token was read as; NaN: as the plain token. None: all were."""
+    confidence: float | None = None
+    """See ``models.certainty``; None where nobody asked for it."""
 
 
 def without_gradients(method: Callable) -> Callable:

@@ -1,4 +1,4 @@
-"""Commands of ``prepare.py``: weights of checkpoints. What they need is imported when they run."""
+"""Commands of ``prepare.py``: checkpoints that come and go. What they need is imported when they run."""
 
 from pathlib import Path
 
@@ -25,24 +25,30 @@ def import_meco(
     print_made("imported model", output, Counter(places.values()))
 
 
-def export(checkpoint: Path, to: Path, previous: Path | None = None) -> None:
-    """Make a weights folder of any checkpoint of a run, as `model/` of the run is one. No language model is loaded.
+def export(
+    checkpoint: Path,
+    to: Path,
+    previous: Path | None = None,
+    results: list[Path] | None = None,
+    base: str | None = None,
+    encoder: str | None = None,
+    push: str | None = None,
+) -> None:
+    """Write what a run has learned as a folder for others: PEFT adapters, safetensors, a model card. No base is loaded.
 
     Args:
-        checkpoint: a .ckpt of train.py.
-        to: folder to write; evaluate.py and `previous` take it.
-        previous: the run of the stage before, where it is not any more where the checkpoint names it.
+        checkpoint: run folder, weights folder or checkpoint (.ckpt) of train.py.
+        to: new folder; everything that takes a run takes it too.
+        previous: the run of the stage before, where it is not any more where a checkpoint names it.
+        results: folders of evaluate.py benchmark, whose numbers and protocols go into the card.
+        base: name under which others load the base model; default: the one the run names.
+        encoder: name under which others load the vision encoder; default: the one the run names.
+        push: repository of the hub, OWNER/NAME, to upload to with your login; a new one is private. Default: none.
     """
-    from models.checkpoints import write_weights
-    from models.training_checkpoints import read_checkpoint
+    from preparation import exporting
 
-    if (to / "manifest.json").exists():
-        raise ValueError(f"{to} holds weights already; choose another folder")
-    weights = read_checkpoint(checkpoint, previous)
-    weights.manifest["weights"] = {"checkpoint": str(checkpoint)}
-    write_weights(to, weights)
-    parts = {"adapter": weights.adapter, "head": weights.head}
-    parts |= {f"lora-{number}": lora.tensors for number, lora in enumerate(weights.loras, 1)}
-    parts |= {name: expert.tensors for name, expert in weights.experts.items()}
-    rows = {name: f"{sum(t.numel() for t in tensors.values()):,} numbers" for name, tensors in parts.items() if tensors}
-    print_made("exported weights", to, rows)
+    weights = exporting.read(checkpoint, previous)
+    weights = exporting.export(weights, checkpoint, to, results or (), base, encoder, public=push is not None)
+    if push:
+        print(f"Uploaded: {exporting.push(to, weights, push)}")
+    print_made("exported weights", to, exporting.sizes(weights))

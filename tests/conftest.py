@@ -11,15 +11,31 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+import prepare
 import train
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import Weights, read_weights
+from preparation.world.rendering import render_clip
 from preparation.world.synthetic import World, write_world
-from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
+from preparation.world.tiny import save_tiny_lm, tiny_clip, tiny_lm, tiny_tokenizer
 
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
 ROOT = Path(__file__).parent.parent
+SWITCHES = (
+    "--headless=new",
+    "--no-sandbox",  # CI runs as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--mute-audio",
+    "--window-size=1280,1000",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a page that needs the network fails here
+)
+"""Of a headless browser."""
 
 
 def pytest_collection_modifyitems(items):
@@ -118,6 +134,26 @@ def runs(arguments, tmp_path_factory) -> dict[int, Path]:
     return {stage: folder / f"stage{stage}" for stage in (1, 2, 3)}
 
 
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A clip of 12 s: red until 5 s, green until 9 s, then blue."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    render_clip(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def watcher(arguments, clip, tmp_path_factory) -> Path:
+    """A stage-2 run, without a stage 1, on the features that a tiny CLIP gives of the clip; the CLIP is beside it."""
+    folder = tmp_path_factory.mktemp("watcher")
+    tiny_clip(folder / "clip", width=8)
+    features = ["--videos", str(clip.parent), "--encoder", str(folder / "clip"), "--sampling", "uniform 12"]
+    assert prepare.main(["features", *features, "--output", str(folder / "shards")]) in (0, None)
+    source = f"--data.train=[{{shards: {folder / 'shards'}, queries: {clip.with_suffix('.jsonl')}}}]"
+    train.main(arguments(2, folder / "run", source, "--model.tune_adapter=true", max_steps=2))
+    return folder / "run"
+
+
 class Stop(Exception):
     """Something that goes wrong in the middle of a run."""
 
@@ -145,3 +181,20 @@ def whole_and_parts(tmp_path) -> Callable[..., tuple[Weights, Weights]]:
         return read_weights(tmp_path / "whole"), read_weights(tmp_path / "parts")
 
     return trained
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Debian's Chromium with its own driver; skips where they, or their client, are not installed."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
+    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if missing := [name for name, path in found.items() if path is None]:
+        pytest.skip(f"no {' and no '.join(missing)}: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found["chromium"]
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(found["chromedriver"]))
+    yield driver
+    driver.quit()

@@ -9,6 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PURE = {"command_line", "metrics"}
 """They know no other room, so any other may know them."""
+SHOWN = {"reports", "datamodules", *PURE}
+"""Records, and how people are shown them."""
 BELOW = {
     "command_line": set(),
     "metrics": set(),
@@ -16,13 +18,15 @@ BELOW = {
     "datamodules": PURE,
     "models": {"datamodules", *PURE},
     "localizers": {"models", "datamodules", *PURE},
-    "callbacks": {"localizers", "models", "datamodules", *PURE},
-    "lightning_modules": {"callbacks", "localizers", "models", "datamodules", *PURE},
-    "preparation": {"localizers", "models", "datamodules", *PURE},
-    "evaluation": {"preparation", "lightning_modules", "callbacks", "localizers", "models", "datamodules", *PURE},
+    "reports": {"datamodules", *PURE},
+    "callbacks": {"localizers", "models", *SHOWN},
+    "lightning_modules": {"callbacks", "localizers", "models", *SHOWN},
+    "preparation": {"localizers", "models", *SHOWN},
+    "evaluation": {"preparation", "lightning_modules", "callbacks", "localizers", "models", *SHOWN},
+    "asking": {"evaluation", "preparation", "lightning_modules", "callbacks", "localizers", "models", *SHOWN},
 }
 """Room -> the rooms that its modules may import. The scripts at the top may import all of them."""
-SCRIPTS = {"train": {"lightning_modules", "command_line"}}
+SCRIPTS = {"train": {"lightning_modules", "command_line", "reports"}}
 """A script that may not import every room: what a training run imports must do without ``preparation``."""
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -148,13 +147,6 @@ def test_a_rendered_clip_becomes_features(tmp_path, run):
     assert all(np.linalg.norm(a - b) > 2 * spread for a, b in combinations(middles, 2))
 
 
-def test_clip_without_pyav(tmp_path, run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    status, _, err = run("clip", "--output", tmp_path / "clip.mp4")
-    assert status == 2
-    assert "pip install -e '.[dev]'" in err
-
-
 def test_tiny_clip_depends_on_its_seed_alone(tmp_path, run):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(3)
@@ -204,3 +196,11 @@ def test_bad_usage_is_short_and_status_2(run, args, message):
     assert message in err
     assert ": error: " in err
     assert err.count("\n") <= 4
+
+
+def test_quiet_leaves_the_last_line_alone(tmp_path, capsys):
+    assert prepare.main(["clip", "--output", str(tmp_path / "clip.mp4"), "--quiet"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"Written: {tmp_path / 'clip.mp4'}"]
+    assert prepare.main(["clip", "--output", str(tmp_path / "again.mp4")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) > 3 and said[-1] == f"Written: {tmp_path / 'again.mp4'}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from command_line.tables import print_table
+from command_line.tables import print_table, print_written
 from datamodules.skips import OnError
 from preparation.annotations import READERS
 from preparation.annotations.selection import FILTERS
@@ -58,6 +58,7 @@ def annotations(
         rows += [("held out: questions for data.val", len(asked)), ("left to train on", len(queries))]
     write_queries(output, queries)
     print_table(f"{name} annotations", ("written to", str(output)), rows)
+    print_written(output)
 
 
 def overlap(training: Path, evaluation: Path) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from command_line.tables import console
 from datamodules.schema import Video
 from datamodules.skips import OnError, Skip, SkippedFiles, Skips
 from datamodules.spatial_compression import compress
@@ -147,7 +148,7 @@ class _Extraction:
         decoders = Decoders([source for _, source in todo], self.sampling, chunk_frames, threads)
         current = None
         # Not rich's track: its display, a thread, ends only when somebody closes the generator.
-        bar = Progress(disable=not todo or not self.writer.leads)
+        bar = Progress(console=console, disable=not todo or not self.writer.leads)
         with closing(iter(decoders)) as steps, bar:
             task = bar.add_task("extracting", total=len(todo))
             for number, source in todo:

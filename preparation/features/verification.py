@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from command_line.progress import Bar
 from datamodules.records import DAMAGE, FeatureHeader, StrictTarInfo, decode_record
 from datamodules.shard_index import INDEX, index_path, read_folder, read_json
 
@@ -51,7 +52,11 @@ def verify(folder: Path) -> Report:
     header, shards = read_folder(folder)
     seen: dict[str, str] = {}
     readers: Counter[str] = Counter()
-    problems = [problem for shard in shards for problem in _verify_shard(folder, shard, header, seen, readers)]
+    problems = []
+    with Bar("verifying", len(shards)) as bar:
+        for shard in shards:
+            problems += _verify_shard(folder, shard, header, seen, readers)
+            bar.advance()
     known = {shard["file"] for shard in shards}
     for path in sorted(folder.glob("shard-*.tar*")):
         if path.name not in known:

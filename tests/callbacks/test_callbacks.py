@@ -1,7 +1,6 @@
 """What callbacks write, count and leave alone."""
 
 from collections import Counter
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ from callbacks.resuming import WholeSteps
 from callbacks.skipped import SkippedData
 from callbacks.step_log import StepLog
 from callbacks.throughput import Throughput
-from callbacks.timelines import draw_timelines, opacities
 from callbacks.training_data import TrainingData, leakage
 from datamodules.schema import Event, Prediction, Query
 from localizers.text_timestamps import TextTimestamps
@@ -106,26 +104,6 @@ def test_nothing_learned_draws_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     draw_curves(tmp_path / "deep" / "one.png", {"loss": [(1, 2.0)]})
     assert (tmp_path / "deep" / "one.png").is_file()
-
-
-def rows(count: int) -> list:
-    event = Event(1.0, 5.0, "a robot jumps")
-    query = Query("q", "v", "grounding", "a robot jumps " * 20, events=(event, Event(7.0, 8.0)), duration_s=10.0)
-    return [(query, prediction("q", spans=((1.0, 6.0, 1.0), (9.0, 2.0, 1.0))), 10.0)] * count
-
-
-@pytest.mark.parametrize("count", [0, 1, 40])
-def test_timelines_of_any_number(tmp_path, count):
-    draw_timelines(tmp_path / "deep" / "t.png", rows(count))
-    image = Image.open(tmp_path / "deep" / "t.png")
-    assert image.format == "PNG"
-    assert image.size[1] < 2000  # no more than twelve rows
-
-
-def test_timelines_show_what_was_asked_and_what_was_not_found(tmp_path):
-    own = Query("q", "v", "grounding", "$x^2 robot_$", duration_s=10.0)  # nothing of it is a formula
-    draw_timelines(tmp_path / "t.png", [(own, prediction("q", spans=(), rule=None), 10.0)])
-    assert Image.open(tmp_path / "t.png").size[0] > 300
 
 
 def test_randomness_is_a_function_of_the_place(monkeypatch):
@@ -261,17 +239,11 @@ def test_leakage_in_one_line():
 
 
 def test_only_rank_0_speaks_of_the_data(recwarn, capsys):
-    data = SimpleNamespace(mixture=[], queries={"train": about("a"), "val": about("a")})
+    data = SimpleNamespace(
+        mixture=[], sources={"train": [], "val": []}, queries={"train": about("a"), "val": about("a")}
+    )
     TrainingData().on_train_start(trainer(is_global_zero=False, datamodule=data), None)
     assert not recwarn
     TrainingData().on_train_start(trainer(datamodule=data), None)
     assert len(recwarn) == 1
     assert capsys.readouterr().out == ""
-
-
-def test_unlikely_spans_are_faint():
-    spans = ((0.0, 2.0, 0.8), (4.0, 6.0, 0.2), (7.0, 8.0, -0.1))
-    assert opacities(prediction("q", spans=spans)) == [1.0, 0.25, 0.0]
-    assert opacities(replace(prediction("q", spans=spans), task="dense_captioning")) == [1.0, 1.0, 1.0]
-    assert opacities(prediction("q", spans=((0.0, 2.0, -0.1), (4.0, 6.0, -0.2)))) == [1.0, 0.2]
-    assert opacities(prediction("q", spans=())) == []

@@ -1,5 +1,6 @@
 """Structural tokens: writing events, pairing tokens with frames, and reading maps."""
 
+import json
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
@@ -286,6 +287,16 @@ def test_an_event_has_spans_in_seconds_and_saliency_a_frame():
     assert all(0 <= start < end <= 20 for start, end, _ in found.spans)
     assert len(found.saliency) == 20
     assert sum(found.saliency) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_each_event_has_its_map_as_a_strip():
+    state = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    found = decoded(state, ("<tst>", "A", "<ent>"))
+    (strip,) = found.strips
+    assert strip.label == "<ent> A door." and len(strip.scores) == 20
+    assert max(range(20), key=strip.scores.__getitem__) == max(range(20), key=found.saliency.__getitem__)
+    assert json.loads(found.to_json())["strips"][0]["scores"] == list(strip.scores)
+    assert decoded(torch.zeros(2, 4), ("A", "<tst>")).strips == ()
 
 
 def test_saliency_has_the_clips_of_the_query():

@@ -167,6 +167,7 @@ def test_the_example_of_the_specification(where):
     expected[2] = (30, 40, 0.2)  # 8 s are less than a frame
     np.testing.assert_allclose(prediction.spans, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(prediction.saliency, (0.1, 0.7, 0.9, 0.2), rtol=1e-6)
+    assert [(strip.label, strip.scores) for strip in prediction.strips] == [("<LOC>", (0.1, 0.7, 0.9, 0.2))]
 
 
 def test_a_shorter_list_with_less_overlap():

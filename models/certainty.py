@@ -1,0 +1,39 @@
+"""How sure a language model is of what it writes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+
+class Certainty(LogitsProcessor):
+    """Follows ``generate`` and keeps how likely each token was that came next; the scores stay as they are.
+
+    One vocabulary of numbers a row is held at a time, not one a token, as ``output_scores`` would.
+    """
+
+    def __init__(self):
+        self._likely: Tensor | None = None
+        self._said: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) of the next token behind ``input_ids`` (B, L)."""
+        if self._likely is not None:
+            self._keep(input_ids[:, -1])
+        self._likely = scores.float().log_softmax(-1)
+        return scores
+
+    def _keep(self, ids: Tensor) -> None:
+        self._said.append(self._likely.gather(1, ids[:, None]).squeeze(1))
+
+    def means(self, answers: Sequence[Tensor], lengths: Sequence[int]) -> list[float]:
+        """The geometric mean of the probabilities of each answer's tokens.
+
+        Args:
+            answers: B times (L,), what ``generate`` returned, padded to one length.
+            lengths: tokens of each answer that count: up to its end token.
+        """
+        self._keep(torch.stack([ids[-1] for ids in answers]).to(self._likely.device))
+        said = torch.stack(self._said, dim=1)
+        return [row[:length].mean().exp().item() for row, length in zip(said, lengths, strict=True)]

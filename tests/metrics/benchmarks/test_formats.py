@@ -202,7 +202,7 @@ def test_ego4d(tmp_path):
 
 
 def test_didemo(tmp_path):
-    row = {"annotation_id": 7, "video": "a.avi", "description": RUN, "times": [[1, 1], [1, 1], [1, 2], [0, 5]]}
+    row = {"annotation_id": 7, "video": "a.avi", "description": RUN, "times": [[1, 1], [1, 1], [1, 1], [0, 5]]}
     truth = write(tmp_path / "test_data.json", [row])
     ranked = write(tmp_path / "p.jsonl", [{"annotation_id": 7, "pred": [[0, 0], [1, 1]]}])
     metrics = score("didemo", ranked, truth)["metrics"]

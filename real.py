@@ -70,7 +70,7 @@ def main(
     """Render videos, extract features, train, evaluate, and print one table.
 
     Args:
-        output: what is there is removed.
+        output: a run that is there is removed.
         full: all 30 layers of the language model.
         stamps: folder of the photographs, where apt cannot fetch them.
         parts: how much of model and training.
@@ -83,6 +83,8 @@ def main(
         )
     warnings.filterwarnings("ignore", module="lightning")  # advice about logging intervals and workers
     logging.disable_progress_bar()
+    if output.exists() and not (output / "world").is_dir():
+        sys.exit(f"real.py: error: {output} exists and is no run of this script; name another folder")
     shutil.rmtree(output, ignore_errors=True)
     steps = Steps(("photographs", "videos", "features", "base and first adapter", *RUNS.values(), "test"))
     scenes = find_objects(stamps, parts, steps)

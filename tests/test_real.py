@@ -40,6 +40,13 @@ def run(cache, tmp_path_factory):
     return output
 
 
+def test_no_folder_of_others_is_removed(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(SystemExit, match="is no run of this script"):
+        script.main(tmp_path)
+    assert (tmp_path / "thesis.txt").is_file()
+
+
 def test_the_tokenizer_is_that_of_the_hub(cache, real):
     folder = real("tokenizers/smollm2-135m-instruct")
     known = json.loads((folder / "ids.json").read_text())

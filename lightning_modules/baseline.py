@@ -4,6 +4,7 @@ from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
 from models.checkpoints import Weights
+from models.decoders import width
 from models.video_llm import VideoLLM
 
 
@@ -23,7 +24,7 @@ class Baseline(VideoLanguageModule):
         for name in ("spatial", "gradient_checkpointing"):
             if getattr(self, name):
                 raise ValueError(f"the baseline has frames and words alone: leave {name} out")
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         self.adapter_settings.tune(adapter, aligning=False)
         return self.video_llm(llm, adapter, weights)
 

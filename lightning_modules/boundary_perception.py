@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
-from models.checkpoints import Lora, Weights, add_lora, lora_config
+from models.checkpoints import Lora, Weights, add_lora, lora_config, lora_tensors
+from models.decoders import width
 from models.video_llm import VideoLLM
+from models.vocabulary import word_matrices
 
 
 @dataclass(frozen=True)
@@ -54,26 +56,24 @@ class BoundaryPerception(VideoLanguageModule):
         """Configuration of this stage's LoRA; the rows of the localizer's tokens learn with it."""
         more, settings = {}, self.lora
         tokens = list(self.dialogue.special)
-        # Where the output matrix is the embedding, PEFT keeps it so.
-        matrices = ["embed_tokens"] if llm.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
-        if tokens and settings.new_tokens == "rows":
-            more = {"trainable_token_indices": dict.fromkeys(matrices, tokens)}
-        elif tokens:
-            more = {"modules_to_save": matrices}
+        if tokens:
+            matrices, tied = word_matrices(llm)
+            rows = {"trainable_token_indices": dict.fromkeys(matrices, tokens)}  # PEFT keeps them tied by itself
+            full = {"modules_to_save": matrices, "ensure_weight_tying": tied}
+            more = rows if settings.new_tokens == "rows" else full
         return lora_config(settings.r, settings.alpha, settings.dropout, settings.target_modules, **more)
 
     def assemble(self, llm, weights: Weights) -> VideoLLM:
         """The model around a language model that has its LoRA."""
         if not weights.adapter and not self.tune_adapter:
             raise ValueError("the visual adapter would stay random: give `previous`, or set tune_adapter: true")
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         if self.tune_adapter:
             self.adapter_settings.tune(adapter, aligning=False)
         return self.video_llm(llm, adapter, weights)
 
     def weights(self) -> Weights:
         """The adapter, the head, the LoRAs merged before this stage, and this stage's own."""
-        tensors = get_peft_model_state_dict(self.model.llm, save_embedding_layers=False)
-        own = Lora(self.model.llm.peft_config["default"], tensors)
+        own = Lora(self.model.llm.peft_config["default"], lora_tensors(self.model.llm))
         head = self.model.head.state_dict() if self.model.head else {}
         return Weights(self.model.adapter.state_dict(), [*self.merged, own], head=head)

@@ -4,6 +4,7 @@ from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
 from models.checkpoints import Weights
+from models.decoders import width
 from models.video_llm import VideoLLM
 
 
@@ -18,7 +19,7 @@ class FeatureAlignment(VideoLanguageModule):
         """
         if weights.loras:
             raise ValueError(f"feature alignment comes first, but {self.previous} already holds a LoRA")
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         self.adapter_settings.tune(adapter, aligning=True)
         return VideoLLM(llm, adapter, bidirectional=self.localizer.bidirectional)  # nothing is localized yet
 

@@ -6,18 +6,26 @@ tokens.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import IGNORE
-from datamodules.packing import attention_pattern, block_positions
+from datamodules.packing import block_positions
+from models.decoders import (
+    cache_argument,
+    check_inputs,
+    check_patterns,
+    last_layer,
+    layer_windows,
+    pattern_masks,
+)
 from models.routed_lora import route, spatial_merged
 
 
@@ -61,7 +69,10 @@ class VideoLLM(nn.Module):
         adapter: maps (B, T, D_feature) to (B, T, D), or is a ``FrameCompressor``.
         head: what a localizer learns on hidden states; kept here, used by the localizer.
         states: where hidden states are taken, see ``localizers.base.StatePoint``.
-        bidirectional: whether a video's frames attend to all of its frames.
+        bidirectional: whether a video's frames attend to all of its frames, also beyond the window of a layer.
+
+    Raises:
+        ValueError: the language model lacks what the states or the frames' attention need.
     """
 
     def __init__(
@@ -75,8 +86,21 @@ class VideoLLM(nn.Module):
         super().__init__()
         self.llm, self.adapter, self.head = llm, adapter, head
         self.states, self.bidirectional = tuple(states), bidirectional
-        if bidirectional:
-            self.causal_lm.config.sliding_window = None  # frames reach further than any window
+        self.check()
+
+    def check(self, sharing: bool = False) -> None:
+        """Raise ValueError if the language model cannot do what is asked of it, before it is asked.
+
+        Args:
+            sharing: dialogues will share a video, see ``packing``.
+        """
+        check_inputs(self.causal_lm)
+        if self.bidirectional:
+            check_patterns(self.causal_lm, "frames that attend to later ones (bidirectional)")
+        if sharing:
+            check_patterns(self.causal_lm, "dialogues that share a video (queries_per_video above 1)")
+        if {"before_last_layer", "before_norm"} & set(self.states):
+            last_layer(self.causal_lm)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -117,12 +141,12 @@ class VideoLLM(nn.Module):
         inputs = refer(inputs, batch.references, frames)
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
-        position_ids = None if batch.blocks is None else block_positions(batch.blocks)
+        blocks = torch.zeros_like(batch.input_ids) if batch.blocks is None else batch.blocks
         with self.watch() as seen, route(self.llm, batch.frame_mask):
             logits = self.causal_lm(
                 inputs_embeds=inputs,
                 attention_mask=self.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks),
-                position_ids=position_ids,
+                position_ids=block_positions(blocks),
                 logits_to_keep=supervised,
                 use_cache=False,
             ).logits.flatten(end_dim=-2)
@@ -131,11 +155,14 @@ class VideoLLM(nn.Module):
         states = {point: calls[0] for point, calls in seen.items()}
         return Output(lm_loss=total / supervised.sum().clamp(min=1), logits=logits, states=states)
 
-    def mask(self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None) -> Tensor:
-        """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""
+    def mask(
+        self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
+        """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L), see ``decoders``."""
         if blocks is None and not self.bidirectional:
             return attention_mask
-        return attention_pattern(attention_mask, dtype, blocks, frame_mask if self.bidirectional else None)
+        frames = frame_mask if self.bidirectional else None
+        return pattern_masks(self.causal_lm, attention_mask, dtype, blocks, frames)
 
     @contextmanager
     def watch(self) -> Iterator[dict[str, list[Tensor]]]:
@@ -143,15 +170,19 @@ class VideoLLM(nn.Module):
         decoder = self.causal_lm.get_decoder()
         seen: dict[str, list[Tensor]] = {point: [] for point in self.states}
 
-        def keep(point: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor | None = None) -> None:
-            seen[point].append(args[0] if output is None else output)
+        def before(point: str, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            seen[point].append(args[0] if args else kwargs["hidden_states"])
 
-        places = {
-            "before_last_layer": decoder.layers[-1].register_forward_pre_hook,
-            "before_norm": decoder.norm.register_forward_pre_hook,
-            "after_norm": decoder.norm.register_forward_hook,
-        }
-        hooks = [places[point](partial(keep, point)) for point in self.states]
+        def behind(point: str, module: nn.Module, args: tuple[Tensor, ...], output) -> None:
+            seen[point].append(output if isinstance(output, Tensor) else output[0])
+
+        hooks = []
+        for point in self.states:
+            module = decoder if point == "after_norm" else last_layer(self.causal_lm)
+            if point == "before_last_layer":
+                hooks.append(module.register_forward_pre_hook(partial(before, point), with_kwargs=True))
+            else:
+                hooks.append(module.register_forward_hook(partial(behind, point)))
         try:
             yield seen
         finally:
@@ -170,23 +201,64 @@ class VideoLLM(nn.Module):
         Returns:
             one answer a query, padded to the longest.
         """
-        rows = prompts.video_of_query
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
         prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids)
         cache = DynamicCache(config=self.causal_lm.config)
+        decoder = self.causal_lm.get_decoder()
         with self.watch() as before, route(self.llm, prompts.frame_mask):
-            self.causal_lm.get_decoder()(
+            decoder(
                 inputs_embeds=prefix,
                 attention_mask=self.mask(prompts.prefix_mask, prefix.dtype, prompts.frame_mask, None),
                 position_ids=(prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0),
                 use_cache=True,
-                **cache_argument(self.causal_lm, cache),
+                **cache_argument(decoder, cache),
             )
+        said: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
+        groups = self._groups(prompts, settings.get("max_new_tokens", 0))
+        with spatial_merged(self.llm) if merge_spatial else nullcontext():
+            for queries in groups:
+                own = cache if len(groups) == 1 else deepcopy(cache)
+                answers, steps = self._answer(prompts, queries, prefix, frames, own, settings)
+                for row, query in enumerate(queries.tolist()):
+                    said[query] = answers[row], {point: states[row] for point, states in steps.items()}
+        start = prompts.prefix_mask.argmax(-1)
+        return [
+            Generated(
+                ids=said[query][0],
+                frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
+                predicting={point: states[:-1] for point, states in said[query][1].items()},
+                reading={point: states[1:] for point, states in said[query][1].items()},
+                first={point: calls[0][row, start[row]] for point, calls in before.items()},
+            )
+            for query, row in enumerate(prompts.video_of_query.tolist())
+        ]
+
+    def _groups(self, prompts: PromptBatch, new_tokens: int) -> list[Tensor]:
+        """Queries that are answered together: all of them, or (where padding between a video and a shorter question
+        would count as distance in a layer's window) those of one length."""
+        lengths = prompts.suffix_mask.sum(-1)
+        longest = prompts.prefix_mask.shape[1] + prompts.suffix_mask.shape[1] + new_tokens
+        if all(window is None or window >= longest for window in layer_windows(self.causal_lm).values()):
+            return [torch.arange(len(lengths), device=lengths.device)]
+        return [(lengths == length).nonzero().flatten() for length in lengths.unique()]
+
+    def _answer(
+        self,
+        prompts: PromptBatch,
+        queries: Tensor,
+        prefix: Tensor,
+        frames: Tensor,
+        cache: DynamicCache,
+        settings: dict,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """New ids (Q, L) of some queries, and the states (Q, 1 + L, D) around them, behind the videos in the cache."""
+        rows, length = prompts.video_of_query[queries], int(prompts.suffix_mask[queries].sum(-1).max())
         cache.batch_select_indices(rows)
-        suffix = self.words(prompts.suffix_ids)
-        suffix = refer(suffix, prompts.references, frames[rows])
-        attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
-        with self.watch() as during, spatial_merged(self.llm) if merge_spatial else nullcontext():
+        suffix = self.words(prompts.suffix_ids[queries, -length:])
+        references = None if prompts.references is None else prompts.references[queries, -length:]
+        suffix = refer(suffix, references, frames[rows])
+        attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask[queries, -length:]], dim=1)
+        with self.watch() as during:
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
@@ -195,33 +267,17 @@ class VideoLLM(nn.Module):
             )
             if self.states:  # the last token has been predicted, but not yet read
                 self._read_last(answers, attention_mask, cache)
-        steps = {point: torch.cat([call[:, -1:] for call in calls], dim=1) for point, calls in during.items()}
-        start = prompts.prefix_mask.argmax(-1)
-        return [
-            Generated(
-                ids=ids,
-                frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
-                predicting={point: states[query, :-1] for point, states in steps.items()},
-                reading={point: states[query, 1:] for point, states in steps.items()},
-                first={point: calls[0][row, start[row]] for point, calls in before.items()},
-            )
-            for query, (ids, row) in enumerate(zip(answers, rows.tolist(), strict=True))
-        ]
+        return answers, {point: torch.cat([call[:, -1:] for call in calls], dim=1) for point, calls in during.items()}
 
     def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
-        mask = F.pad(attention_mask, (0, answers.shape[1]), value=1)
-        self.causal_lm.get_decoder()(
+        mask, decoder = F.pad(attention_mask, (0, answers.shape[1]), value=1), self.causal_lm.get_decoder()
+        decoder(
             inputs_embeds=self.words(answers[:, -1:]),
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,
             use_cache=True,
-            **cache_argument(self.causal_lm, cache),
+            **cache_argument(decoder, cache),
         )
-
-
-def cache_argument(llm: PreTrainedModel, cache: Cache) -> dict[str, Cache]:
-    """A cache under the name that the model's ``forward`` has for it: ``past_key_values`` before transformers 5.24."""
-    return {"cache" if "cache" in signature(llm.forward).parameters else "past_key_values": cache}
 
 
 def refer(inputs: Tensor, references: Tensor | None, frames: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ class WithoutLLM(VideoLLM):
         super().__init__(words, adapter, head, ("embedded",))
         self.answer = answer
 
+    def check(self, sharing: bool = False) -> None:
+        """There is no language model."""
+
     @property
     def words(self) -> nn.Embedding:
         """The input vectors of tokens."""

@@ -5,6 +5,7 @@ from random import Random
 from typing import Any, Protocol
 
 from datamodules.clip import Clip
+from datamodules.markup import Text
 from datamodules.schema import Turn
 
 
@@ -13,12 +14,17 @@ class Rendered:
     """A turn as the language model will see it."""
 
     question: str
+    """The tokens of a ``Text`` are meant; a plain string has none, whatever it says."""
     answer: str | None
-    """None: to be generated."""
+    """The same. None: to be generated."""
     targets: Any = None
     """Frame-level targets of the answer's events, for ``Localizer.loss``."""
     references: tuple[int, ...] = ()
     """Frame number of each reference token in the question; the frame's input vector is added to the token's."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "question", Text(self.question))
+        object.__setattr__(self, "answer", None if self.answer is None else Text(self.answer))
 
 
 class Renderer(Protocol):

@@ -9,13 +9,16 @@ import yaml
 from jsonargparse import ArgumentParser
 from transformers import PreTrainedModel
 
+from datamodules.chat import asking_format, chat_format
+from datamodules.chat_formats import ChatFormat
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
 from lightning_modules.answering import Generation
 from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
-from models.checkpoints import Weights, merge_loras, read_weights
+from models.checkpoints import Weights, load_tokenizer, merge_loras, read_weights
+from models.decoders import width
 from models.routed_lora import put_experts
 from models.video_llm import VideoLLM
 
@@ -44,13 +47,15 @@ class TrainedModel(VideoLanguageModule):
         llm = llm or manifest.get("base", {}).get("name")
         if llm is None:
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
+        recorded = manifest["chat"]
+        chat = chat_format(ChatFormat(**recorded) if isinstance(recorded, dict) else recorded, manifest.get("system"))
+        if not chat.asks:  # stage 1 has only seen captions; to be asked anything the model needs questions
+            chat = asking_format(load_tokenizer(llm))
         module = cls(
             llm,
             from_config(Localizer, manifest["localizer"]),
             previous=folder,
-            # A stage-1 model has only seen captions; to be asked anything it needs a format with questions.
-            chat="vicuna_v1" if manifest["chat"] == "plain" else manifest["chat"],
-            system=manifest.get("system"),
+            chat=chat,
             style=manifest.get("style", "vtimellm"),
             adapter=from_config(Adapter, manifest["adapter"]) if "adapter" in manifest else Linear(),
             feature_width=manifest.get("feature_width", 768),
@@ -68,7 +73,7 @@ class TrainedModel(VideoLanguageModule):
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """Merge everything into the base but experts: before a video is read, no one matrix does what both do."""
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         llm = merge_loras(llm, weights.loras)
         if weights.experts:
             llm = put_experts(llm, weights.experts)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import chat_format
+from datamodules.chat_formats import ChatFormat
 from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction
@@ -22,6 +23,7 @@ from lightning_modules.weights_folder import check_base, load_part, manifest
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, check_keys, fingerprint, load_llm, load_tokenizer, read_weights, write_weights
+from models.decoders import width
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from models.without_llm import WithoutLLM
@@ -34,7 +36,8 @@ class VideoLanguageModule(L.LightningModule):
         llm: folder or hub name of the causal language model.
         localizer: how the model says when.
         previous: run folder of the stage before (or released weights); its adapter and LoRAs are the start.
-        chat: conversation format.
+        chat: conversation format: a name of ``datamodules.chat_formats``, ``template`` (what the tokenizer's own chat
+            template says), or a ``ChatFormat`` written out.
         system: system text in place of the format's own.
         style: prompt style, a key of the files in ``datamodules/templates``.
         adapter: how frames become input vectors of the language model.
@@ -55,7 +58,7 @@ class VideoLanguageModule(L.LightningModule):
         llm: str,
         localizer: Localizer,
         previous: Path | None = None,
-        chat: str = "vicuna_v1",
+        chat: str | ChatFormat = "vicuna_v1",
         system: str | None = None,
         style: str = "vtimellm",
         adapter: Adapter = Linear(),  # noqa: B008 (frozen)
@@ -78,8 +81,11 @@ class VideoLanguageModule(L.LightningModule):
         questions = adapter.question_tokenizer()
         if compression and questions:
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
-        text = load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens
-        self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt)
+        tokenizer, text = load_tokenizer(llm), (localizer, style, max_text_tokens)
+        chat = chat_format(chat, system, tokenizer)
+        if localizer.generates and chat.asks and not chat.end:
+            raise ValueError(f"chat format {chat.name!r} has no end token, so no answer would ever end; name another")
+        self.dialogue = Dialogue(tokenizer, chat, *text, compression, questions, generation.one_prompt)
         self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None
@@ -106,6 +112,8 @@ class VideoLanguageModule(L.LightningModule):
             raise ValueError(f"{self.previous} has experts, which cannot be merged; go on from it with ExpertTuning")
         # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
         self.model = self.build(llm, previous).train()
+        data = getattr(self._trainer, "datamodule", None)
+        self.model.check(sharing=getattr(data, "queries_per_video", 1) > 1)
         if self.gradient_checkpointing:
             self.model.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -122,7 +130,7 @@ class VideoLanguageModule(L.LightningModule):
         Raises:
             ValueError: the language model has a LoRA, and the localizer does without its layers.
         """
-        head = self.localizer.head(llm.config.hidden_size)
+        head = self.localizer.head(width(llm))
         if head is not None:
             load_part("head", head, weights.head)
         if not self.localizer.generates:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import lightning as L
 from torch import Tensor, nn
 
+from datamodules.chat_formats import CHAT_FORMATS
 from datamodules.records import FeatureHeader
 from models.checkpoints import check_keys
 
@@ -16,12 +17,13 @@ def manifest(module: L.LightningModule, header: FeatureHeader | None) -> dict:
         module: that was trained.
         header: how the training features were made; None if that is not known.
     """
+    named = module.chat in CHAT_FORMATS  # all others are written out, lest a template change
     return {
         "stage": type(module).__name__,
         "base": module.base,
         "localizer": module.localizer.config(),
-        "chat": module.chat,
-        "system": module.system,
+        "chat": module.chat if named else asdict(module.dialogue.encoder.chat),
+        "system": module.system if named else None,
         "style": module.style,
         "adapter": module.adapter_settings.config(),
         "feature_width": module.feature_width,

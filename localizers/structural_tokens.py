@@ -17,6 +17,7 @@ from torch import Tensor
 
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
+from datamodules.markup import Text, Token, any_of, literal, mark
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
 from localizers.answer import Answer
@@ -29,6 +30,7 @@ TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|$")
 TIMED = re.compile(r"[^.!?]*<[se]\d+>(?:[^.!?]|\.(?!\s|$))*[.!?]*\s*")
 """Pattern of a sentence that names a time."""
+ENTS = any_of([ENT])
 Frames = tuple[int, int]
 """First and last frame of a stretch."""
 
@@ -85,11 +87,9 @@ class StructuralTokens(Localizer):
         Raises:
             ValueError: a literal answer has another number of event tokens than events, or fewer texts.
         """
-        question, references = turn.question, []
-        for marker in sorted(turn.times, key=turn.question.find):
-            if marker in question:
-                question = question.replace(marker, self.reference_token)
-                references.append(min(max(round(turn.times[marker] * clip.frames_per_s), 0), clip.frames - 1))
+        times_s = [turn.times[token] for token in turn.question.tokens if token in turn.times]
+        references = [min(max(round(time_s * clip.frames_per_s), 0), clip.frames - 1) for time_s in times_s]
+        question = turn.question.change(dict.fromkeys(turn.times, Token(self.reference_token)))
         events, texts, rest = self._texts(turn)
         if not events:
             return Rendered(question, rest, references=tuple(references))
@@ -97,31 +97,33 @@ class StructuralTokens(Localizer):
         targets = StructuralTargets(found, tuple(between[number] for number in sorted(between)))
         return Rendered(question, interleave(texts, list(between)), targets, tuple(references))
 
-    def _texts(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
+    def _texts(self, turn: Turn) -> tuple[list[Event], list[str], Text | None]:
         """The events of an answer with the text before each, or the answer without any."""
         if not turn.events and turn.answer is not None:
             return self._from_markers(turn)
-        if turn.answer is None or ENT not in turn.answer:
+        answer = mark(turn.answer or Text(), ENTS)
+        if ENT not in answer.tokens:
             events = sorted(turn.events, key=lambda event: event.span)
             texts = [self._caption(turn, event) for event in events]
             if turn.answer and not any(event.caption for event in events):
                 # What the answer says beside the times, such as the option of a grounded question.
                 texts[-1] = f"{texts[-1]} {TIMED.sub('', turn.answer).strip()}".strip()
             return events, texts, None
-        pieces = [piece.strip() for piece in turn.answer.split(ENT) if piece.strip()]
-        if turn.answer.count(ENT) != len(turn.events) or len(pieces) < len(turn.events):
+        count, pieces = answer.tokens.count(ENT), [piece.strip() for piece in answer.part(ENT) if piece.strip()]
+        if count != len(turn.events) or len(pieces) < len(turn.events):
             raise ValueError(
-                f"an answer with {turn.answer.count(ENT)} {ENT} and {len(pieces)} texts between them does not fit "
-                f"its {len(turn.events)} events"
+                f"an answer with {count} {ENT} and {len(pieces)} texts between them does not fit its "
+                f"{len(turn.events)} events"
             )
         last = len(turn.events) - 1
         # As released: what follows the last token moves in front of it.
         return list(turn.events), [*pieces[:last], "".join(pieces[last:])], None
 
-    def _from_markers(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
+    @staticmethod
+    def _from_markers(turn: Turn) -> tuple[list[Event], list[str], Text]:
         """Events of a literal answer that names times: each text ends where its sentence does."""
         events, texts, said = [], [], 0
-        for match in TIMES.finditer(turn.answer):
+        for match in TIMES.finditer(turn.answer) if turn.answer.tokens else ():  # else nothing in it is a marker
             end = SENTENCE_END.search(turn.answer, match.end()).end()
             texts.append(TIMES.sub("", turn.answer[said:end]).strip())
             events.append(marked_event(match, turn.times))
@@ -222,8 +224,8 @@ class StructuralTokens(Localizer):
 
 def event_texts(answer: str, legacy: bool = False) -> list[str]:
     """The text before each event token. ``legacy`` strips the characters of ``<tst>`` from its ends, as released."""
-    pieces = answer.split(ENT)[:-1]
-    return [piece.strip().strip(TST) if legacy else piece.replace(TST, "").strip() for piece in pieces]
+    pieces = literal(answer, any_of((ENT, TST))).part(ENT)[:-1]
+    return [piece.strip().strip(TST) if legacy else piece.change({TST: ""}).strip() for piece in pieces]
 
 
 def choice(logits: Tensor, right: Tensor) -> Tensor:

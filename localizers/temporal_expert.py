@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.clip import Clip
+from datamodules.markup import Text, Token, any_of, join, literal, mark
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
 from localizers.answer import Answer
@@ -32,6 +33,7 @@ from models.temporal_head import (
 )
 
 LOC = "<LOC>"
+LOCS = any_of([LOC])
 TIMES = re.compile(rf"(?:\b(?P<word>from|between|during)\s+)?{MARKED_SPAN}", re.IGNORECASE)
 
 
@@ -88,26 +90,38 @@ class TemporalExpert(Localizer):
         targets = tuple(target(group, clip) for group in windows) or None
         return Rendered(in_seconds(turn.question, turn.times), answer, targets)
 
-    def _answer(self, turn: Turn) -> tuple[str | None, list[Sequence[Event]]]:
+    def _answer(self, turn: Turn) -> tuple[Text | None, list[Sequence[Event]]]:
         """The answer and the windows of each of its ``<LOC>``."""
         one_each = [(event,) for event in turn.events]
         if turn.answer is None:
             if not turn.events:
                 return None, []
             if turn.task == "grounding":
-                return f"{self.word} {LOC}.", [turn.events]
+                return Text(f"{self.word} ", Token(LOC), "."), [turn.events]
             if turn.task == "dense_captioning":
                 captions = (event.caption.strip().removesuffix(".") for event in turn.events)
-                return " ".join(f"{self.word} {LOC}, {caption}." for caption in captions), one_each
+                said = [Text(f"{self.word} ", Token(LOC), f", {caption}.") for caption in captions]
+                return join(" ", said), one_each
             raise ValueError(f"temporal_expert cannot write the answer of a {turn.task!r} turn; give the text")
-        count = turn.answer.count(LOC)
-        if count or (turn.events and not any(marker in turn.answer for marker in turn.times)):
-            windows = [turn.events] if turn.task == "grounding" and turn.events else one_each
+        # Without events a literal answer has no <LOC>, but words that look like one.
+        answer = mark(turn.answer, LOCS) if turn.events else turn.answer
+        count = answer.tokens.count(LOC)
+        if count or (turn.events and not answer.tokens):
+            windows = [turn.events] if turn.task == "grounding" else one_each
             if count != len(windows):
                 raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")
-            return in_seconds(turn.answer, turn.times), windows
-        windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
-        return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+            return in_seconds(answer, turn.times), windows
+        return self._from_markers(answer, turn.times)
+
+    @staticmethod
+    def _from_markers(answer: Text, times: Mapping[str, float]) -> tuple[Text, list[Sequence[Event]]]:
+        """A literal answer with a ``<LOC>`` in place of each span that it names, and their windows."""
+        pieces, windows, behind, markers = [], [], 0, any_of(times)
+        for match in TIMES.finditer(answer) if answer.tokens else ():  # without tokens, nothing in it is a marker
+            pieces += [literal(answer[behind : match.start()], markers), *_loc(match)]
+            windows.append((marked_event(match, times),))
+            behind = match.end()
+        return in_seconds(Text(*pieces, literal(answer[behind:], markers)) if pieces else answer, times), windows
 
     def loss(
         self, head: TemporalHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
@@ -150,7 +164,7 @@ class TemporalExpert(Localizer):
                 spans = sorted(spans, key=lambda span: -span[2])
                 if len(spans) == 1:
                     spans, rule = self._ranked(output, clip), "ranked frames"
-        pieces = answer.text.split(LOC)
+        pieces = literal(answer.text, LOCS).part(LOC)
         captions = [piece.strip().removesuffix(self.word).strip(" \n,:.") for piece in pieces[1:]]
         return Prediction(
             query_id=query.id,
@@ -185,17 +199,15 @@ class TemporalExpert(Localizer):
         return in_clip(*ranked_spans(spans, scores, self.nms_iou, self.top), clip)
 
 
-def _loc(match: re.Match) -> str:
+def _loc(match: re.Match) -> tuple[str, Token]:
     """``from <s0> to <e0>`` becomes ``during <LOC>``."""
     word = match["word"] or ""
-    return f"{'During' if word[:1].isupper() else 'during'} {LOC}" if word else LOC
+    return ("During " if word[:1].isupper() else "during ") if word else "", Token(LOC)
 
 
-def in_seconds(text: str, times: Mapping[str, float]) -> str:
+def in_seconds(text: Text, times: Mapping[str, float]) -> Text:
     """Time markers as seconds, for example ``12.5s``."""
-    for marker, time_s in times.items():
-        text = text.replace(marker, f"{time_s:.1f}s")
-    return text
+    return text.change({marker: f"{time_s:.1f}s" for marker, time_s in times.items()})
 
 
 def target(events: Sequence[Event], clip: Clip) -> LocTarget:

@@ -52,14 +52,11 @@ class TextTimestamps(Localizer):
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Replace time markers by ticks; write grounding and dense-captioning answers from the events."""
-        question, answer, duration_s = turn.question, turn.answer, clip.duration_s
-        if answer is None and turn.events:
-            answer = self._answer(turn, duration_s, random)
-        for marker, time_s in turn.times.items():
-            tick = self.tick(time_s, duration_s)
-            question = question.replace(marker, tick)
-            answer = answer.replace(marker, tick) if answer is not None else None
-        return Rendered(question, answer)
+        ticks = {marker: self.tick(time_s, clip.duration_s) for marker, time_s in turn.times.items()}
+        if turn.answer is not None:
+            return Rendered(turn.question.change(ticks), turn.answer.change(ticks))
+        answer = self._answer(turn, clip.duration_s, random) if turn.events else None
+        return Rendered(turn.question.change(ticks), answer)
 
     def _answer(self, turn: Turn, duration_s: float, random: Random) -> str:
         spans = [self._span(event, duration_s) for event in turn.events]

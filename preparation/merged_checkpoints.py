@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from datamodules.chat import CHAT_FORMATS
+from datamodules.chat_formats import CHAT_FORMATS
 from localizers import StructuralTokens
 from models.adapters import Compressor
 from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer, write_weights

@@ -6,6 +6,8 @@ Source: MeCo, ``meco/eval/infer_etbench.py``.
 from collections.abc import Mapping
 from typing import Literal
 
+from datamodules.markup import fill
+
 Prompts = Literal["published", "meco"]
 """Whose questions: the file's own, or MeCo's in their place."""
 FORMAT, WATCH = "The format of your response should", "Watch the video carefully"
@@ -62,7 +64,7 @@ def meco_question(row: Mapping, question: str) -> str:
     if task == "gvq" and row.get("o") and QUESTION in question:
         asked = question.split(QUESTION)[1].split(OPTIONS)[0]
         options = " ".join(f"({letter}) {option}" for letter, option in zip("ABCDE", row["o"], strict=False))
-        return GROUNDED.replace("{question}", asked).replace("{options}", options)
+        return str(fill(GROUNDED, {"question": asked, "options": options}))
     if task not in INSTRUCTIONS:
         return question
     end, instruction = INSTRUCTIONS[task]

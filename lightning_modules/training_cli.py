@@ -88,6 +88,7 @@ class TrainingCLI(LightningCLI):
         for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
             trainer[key] = value
         check_strategy(str(trainer["strategy"]))
+        check_precision(str(trainer["precision"]))
         if self.config["resume"]:
             keep_log(Path(self.config["output"]) / "logs" / "metrics.csv")
 
@@ -117,6 +118,24 @@ def check_strategy(strategy: str) -> None:
         raise ValueError(
             f"trainer.strategy {strategy}: parameters are not split here; a 7B base in bfloat16 with a LoRA fits "
             "one GPU, so use ddp, with model.gradient_checkpointing where memory is short"
+        )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse precisions in which nothing would be learned, or that exchange layers.
+
+    Raises:
+        ValueError: all of training is to be in float16, or in Transformer Engine.
+    """
+    if precision == "16-true":
+        raise ValueError(
+            "trainer.precision 16-true: what learns would be in float16, where AdamW's eps is 0 and weights become "
+            "NaN; use 16-mixed, and model.dtype: float16 for the frozen language model"
+        )
+    if precision.startswith("transformer-engine"):
+        raise ValueError(
+            f"trainer.precision {precision}: Transformer Engine takes the place of linear layers, on which LoRA sits; "
+            "use bf16-mixed"
         )
 
 

@@ -99,6 +99,13 @@ class VideoLanguageModule(L.LightningModule):
     def weights(self) -> Weights:
         """The adapter and the LoRAs as they are now."""
 
+    def setup(self, stage: str) -> None:
+        """Leave batches as they are, whatever the precision: adapters cast features, and nothing else is a number.
+
+        The casts of Lightning's plugins go into every dataclass and fail at frozen ones, such as the queries.
+        """
+        self.trainer.precision_plugin.convert_input = as_it_is
+
     def configure_model(self) -> None:
         """Load the base, check that it is the one the previous stage was trained on, and build the stage."""
         if self.model is not None:
@@ -204,3 +211,8 @@ class VideoLanguageModule(L.LightningModule):
         weights = self.weights()
         weights.manifest = manifest(self, header)
         write_weights(folder, weights)
+
+
+def as_it_is(batch: Batch | PromptBatch) -> Batch | PromptBatch:
+    """The batch."""
+    return batch

@@ -126,6 +126,8 @@ class Query:
 
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
+    LENGTH_SHARE = 0.05
+    """Files of one video, made anew for different sites, differ in length by this share of it at most."""
 
     def __post_init__(self):
         for key in ("id", "video"):
@@ -157,6 +159,21 @@ class Query:
                 raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
+
+    def check_length(self, stored_s: float) -> None:
+        """Raise ValueError if features of ``stored_s`` seconds are of another cut of the video, or not in seconds."""
+        if self.duration_s is None:
+            return
+        if abs(self.duration_s - stored_s) > max(self.TOLERANCE_S, self.LENGTH_SHARE * stored_s):
+            what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
+            raise ValueError(f"video {self.video!r}: {what}; another cut of the video, or frames for seconds?")
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the answer is there, so that it can be learned."""
+        if self.task in CHOICES:
+            return self.answer is not None
+        return self.task != "highlights" and (self.task != "grounding" or bool(self.events))
 
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
@@ -216,6 +233,10 @@ class Video:
     """(M, D) float16, S-tokens: the patches of the whole video, compressed (``datamodules.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
+    reader: str = ""
+    """How it was decoded. Empty: made elsewhere, or before this was stored, with times that may be wrong."""
+    sound_lead_s: float = 0.0
+    """Seconds by which the sound of the file begins before its first picture, at which times begin."""
 
     def __post_init__(self):
         if self.features.ndim != 2 or self.features.shape[0] == 0:

@@ -1,6 +1,6 @@
 """Asking a model, and reading what it says."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 
 from datamodules.batch import PromptBatch, follow_up
@@ -10,7 +10,8 @@ from datamodules.markup import Text, Token, any_of
 from datamodules.options import chosen
 from datamodules.schema import Prediction, Query
 from localizers.answer import Answer
-from models.video_llm import Generated, VideoLLM
+from models.outputs import Generated
+from models.video_llm import VideoLLM
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Generation:
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
         more = sampling if self.temperature > 0 else {"do_sample": False}
         return {"max_new_tokens": self.max_new_tokens, "merge_spatial": self.merge_spatial, **more}
+
+
+@dataclass(frozen=True)
+class GenerationChange:
+    """What is decoded differently from how a model was trained to be asked; None: as it was."""
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    """0 is greedy."""
+    merge_spatial: bool | None = None
+    one_prompt: bool | None = None
+
+    def of(self, stored: Generation) -> Generation:
+        """The decoding that comes of it."""
+        return replace(stored, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)

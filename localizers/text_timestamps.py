@@ -24,7 +24,7 @@ SPAN_LAST = re.compile(r"(.+?),? from (\d{2}) to (\d{2})\.?\s*", re.IGNORECASE |
 
 @dataclass(frozen=True)
 class TextTimestamps(Localizer):
-    """Times as indices on a clock of ``ticks`` steps over the clip.
+    """Times as indices on a clock of ``ticks`` steps over the clip, which goes on with its frames.
 
     Source: VTimeLLM, section 3.1 and the released data code: ``min(round(t / duration * ticks), ticks - 1)`` with
     banker's rounding, two digits.
@@ -52,14 +52,15 @@ class TextTimestamps(Localizer):
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Replace time markers by ticks; write grounding and dense-captioning answers from the events."""
-        ticks = {marker: self.tick(time_s, clip.duration_s) for marker, time_s in turn.times.items()}
+        times_s = {marker: clip.even_s(time_s) for marker, time_s in turn.times.items()}
+        ticks = {marker: self.tick(time_s, clip.duration_s) for marker, time_s in times_s.items()}
         if turn.answer is not None:
             return Rendered(turn.question.change(ticks), turn.answer.change(ticks))
-        answer = self._answer(turn, clip.duration_s, random) if turn.events else None
+        answer = self._answer(turn, clip, random) if turn.events else None
         return Rendered(turn.question.change(ticks), answer)
 
-    def _answer(self, turn: Turn, duration_s: float, random: Random) -> str:
-        spans = [self._span(event, duration_s) for event in turn.events]
+    def _answer(self, turn: Turn, clip: Clip, random: Random) -> str:
+        spans = [self._span(event, clip) for event in turn.events]
         if turn.task == "grounding":
             return sentence(", and ".join(spans))
         if turn.task == "dense_captioning":
@@ -71,8 +72,9 @@ class TextTimestamps(Localizer):
             )
         raise ValueError(f"text_timestamps cannot write the answer of a {turn.task!r} turn; give the text")
 
-    def _span(self, event: Event, duration_s: float) -> str:
-        return f"from {self.tick(event.start_s, duration_s)} to {self.tick(event.end_s, duration_s)}"
+    def _span(self, event: Event, clip: Clip) -> str:
+        start, end = (self.tick(clip.even_s(time_s), clip.duration_s) for time_s in event.span)
+        return f"from {start} to {end}"
 
     def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
         """Spans of a grounding answer, in the order named, or the events of a dense caption."""
@@ -89,7 +91,7 @@ class TextTimestamps(Localizer):
             video=query.video,
             task=query.task,
             answer=answer.text,
-            spans=tuple((a * tick_s, (b + last) * tick_s, 1.0) for a, b, _ in events),
+            spans=tuple((clip.true_s(a * tick_s), clip.true_s((b + last) * tick_s), 1.0) for a, b, _ in events),
             captions=tuple(caption for *_, caption in events) if query.task == "dense_captioning" else (),
             rule=rule,
         )

@@ -22,8 +22,8 @@ def width(llm: PreTrainedModel) -> int:
     return llm.config.get_text_config().hidden_size
 
 
-def last_layer(llm: PreTrainedModel) -> nn.Module:
-    """The last of the decoder's layers.
+def layers(llm: PreTrainedModel) -> nn.ModuleList:
+    """The decoder's layers.
 
     Raises:
         ValueError: the decoder keeps no list of as many layers as its configuration says.
@@ -31,8 +31,8 @@ def last_layer(llm: PreTrainedModel) -> nn.Module:
     decoder, count = llm.get_decoder(), llm.config.get_text_config().num_hidden_layers
     found = [part for part in decoder.children() if isinstance(part, nn.ModuleList) and len(part) == count]
     if len(found) != 1:
-        raise ValueError(f"{type(llm).__name__}: the layers of its decoder are not found, whose states are wanted")
-    return found[0][-1]
+        raise ValueError(f"{type(llm).__name__}: the layers of its decoder are not found")
+    return found[0]
 
 
 def layer_windows(llm: PreTrainedModel) -> dict[str, int | None]:

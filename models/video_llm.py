@@ -4,11 +4,10 @@ Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens
 tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 
 import torch
 import torch.nn.functional as F
@@ -22,41 +21,24 @@ from models.decoders import (
     cache_argument,
     check_inputs,
     check_patterns,
-    last_layer,
     layer_windows,
+    layers,
     pattern_masks,
 )
+from models.outputs import Generated, Output
 from models.routed_lora import route, spatial_merged
 
 
-@dataclass(frozen=True, eq=False)
-class Output:
-    """What one training forward pass gives."""
+def without_gradients(method: Callable) -> Callable:
+    """Runs a method of a ``VideoLLM`` in the cheapest mode that keeps its parameters trainable."""
 
-    lm_loss: Tensor
-    """Mean cross-entropy over the supervised tokens of the batch; 0 without any."""
-    logits: Tensor
-    """(N, V) of the supervised tokens, in row order."""
-    states: dict[str, Tensor] = field(default_factory=dict)
-    """(B, L, D) hidden states by the place where they were taken."""
+    @wraps(method)
+    def run(self, *args, **settings):
+        # Parameters that are gathered in inference mode could not be trained afterwards.
+        with torch.no_grad() if self.sharded else torch.inference_mode():
+            return method(self, *args, **settings)
 
-
-@dataclass(frozen=True, eq=False)
-class Generated:
-    """One answer and the hidden states around it, by the place where they were taken."""
-
-    ids: Tensor
-    """(L,) the new tokens."""
-    frames: dict[str, Tensor]
-    """(T, D) at the video's frames."""
-    predicting: dict[str, Tensor]
-    """(L, D) that predicted each token."""
-    reading: dict[str, Tensor]
-    """(L, D) when each token was read."""
-    first: dict[str, Tensor]
-    """(D,) at the first token of the prompt."""
-    question: dict[str, Tensor] = field(default_factory=dict)
-    """(L, D) at the words behind the video; only where no language model reads them."""
+    return run
 
 
 class VideoLLM(nn.Module):
@@ -74,6 +56,9 @@ class VideoLLM(nn.Module):
     Raises:
         ValueError: the language model lacks what the states or the frames' attention need.
     """
+
+    sharded: bool = False
+    """Whether processes hold parts of the parameters, see ``lightning_modules.strategy``."""
 
     def __init__(
         self,
@@ -100,7 +85,7 @@ class VideoLLM(nn.Module):
         if sharing:
             check_patterns(self.causal_lm, "dialogues that share a video (queries_per_video above 1)")
         if {"before_last_layer", "before_norm"} & set(self.states):
-            last_layer(self.causal_lm)
+            layers(self.causal_lm)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -150,10 +135,17 @@ class VideoLLM(nn.Module):
                 logits_to_keep=supervised,
                 use_cache=False,
             ).logits.flatten(end_dim=-2)
-        # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
-        total = F.cross_entropy(logits.float(), next_labels[supervised], reduction="sum")
-        states = {point: calls[0] for point, calls in seen.items()}
-        return Output(lm_loss=total / supervised.sum().clamp(min=1), logits=logits, states=states)
+        losses = F.cross_entropy(logits.float(), next_labels[supervised], reduction="none")
+        tokens = supervised.sum(-1)
+        rows = torch.arange(len(tokens), device=tokens.device).repeat_interleave(tokens, output_size=len(losses))
+        return Output(
+            # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
+            lm_loss=losses.sum() / tokens.sum().clamp(min=1),
+            logits=logits,
+            states={point: calls[0] for point, calls in seen.items()},
+            row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
+            row_tokens=tokens,
+        )
 
     def mask(
         self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
@@ -178,7 +170,7 @@ class VideoLLM(nn.Module):
 
         hooks = []
         for point in self.states:
-            module = decoder if point == "after_norm" else last_layer(self.causal_lm)
+            module = decoder if point == "after_norm" else layers(self.causal_lm)[-1]
             if point == "before_last_layer":
                 hooks.append(module.register_forward_pre_hook(partial(before, point), with_kwargs=True))
             else:
@@ -189,7 +181,7 @@ class VideoLLM(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    @torch.inference_mode()
+    @without_gradients
     def generate(self, prompts: PromptBatch, merge_spatial: bool = False, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
@@ -262,6 +254,7 @@ class VideoLLM(nn.Module):
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
+                synced_gpus=self.sharded,
                 **cache_argument(self.causal_lm, cache),
                 **settings,
             )

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from datamodules.batch import Batch, PromptBatch
-from models.video_llm import Generated, Output, VideoLLM
+from models.outputs import Generated, Output
+from models.video_llm import VideoLLM
 
 
 class WithoutLLM(VideoLLM):

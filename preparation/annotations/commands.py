@@ -21,6 +21,7 @@ def annotations(
     prompts: Literal["published", "meco"] | None = None,
     filter: Literal[tuple(FILTERS)] | None = None,
     shards: Path | None = None,
+    hold_out: int = 0,
     on_error: OnError = "fail",
 ) -> None:
     """Convert a published annotation file into queries.
@@ -36,16 +37,24 @@ def annotations(
         prompts: whose questions (et_instruct, etbench).
         filter: a paper's rule for choosing training data.
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
+        hold_out: questions for `data.val`, about videos that are left out of the output; they go into a file beside
+            it, `stage2.val.jsonl` for `stage2.jsonl`.
         on_error: stop at the first record that cannot be used, or skip and count it.
     """
     from datamodules.query_files import write_queries
     from preparation.annotations.conversion import convert
+    from preparation.annotations.holding_out import hold_out as hold_out_questions
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
     options["prompts"] = prompts
     converted = convert(name, input, on_error, shards, filter, **options)
-    write_queries(output, converted.queries)
-    print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
+    queries, rows = converted.queries, converted.rows()
+    if hold_out:
+        queries, asked = hold_out_questions(queries, hold_out)
+        write_queries(output.with_suffix(".val.jsonl"), asked)
+        rows += [("held out: questions for data.val", len(asked)), ("left to train on", len(queries))]
+    write_queries(output, queries)
+    print_table(f"{name} annotations", ("written to", str(output)), rows)
 
 
 def overlap(training: Path, evaluation: Path) -> int:

@@ -20,7 +20,7 @@ from lightning_modules.answering import Answering, Generation
 from localizers import SentenceMatching, StructuralTokens, TemporalExpert, TextTimestamps
 from localizers.answer import Answer
 from models.checkpoints import load_tokenizer
-from models.video_llm import Generated
+from models.outputs import Generated
 from preparation.annotations import reader
 
 NASTY = (

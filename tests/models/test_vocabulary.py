@@ -13,7 +13,7 @@ from lightning_modules import BoundaryPerception, InstructionTuning
 from lightning_modules.boundary_perception import LoraSettings
 from lightning_modules.trained import TrainedModel
 from localizers import StructuralTokens
-from models.checkpoints import load_llm
+from models.checkpoints import load_llm, write_weights
 from models.vocabulary import is_tied, word_matrices
 from preparation.world.tiny import tiny_tokenizer
 
@@ -70,7 +70,7 @@ def test_new_tokens_learn_at_both_ends_and_are_kept(family, tied, new_tokens, ba
     made.eval()
     with torch.no_grad():
         loss = made.model(batch).lm_loss
-    made.save_weights(tmp_path / "model", None)
+    write_weights(tmp_path / "model", made.weights())
     again = TrainedModel.from_run(tmp_path, dtype="float32")
     further = InstructionTuning(folder, StructuralTokens(), previous=tmp_path, **settings(new_tokens))
     for other in (again, further):

@@ -1,14 +1,17 @@
 """Asking a model, and reading what it says."""
 
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 
 from datamodules.batch import PromptBatch, follow_up
 from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
+from datamodules.markup import Text, Token, any_of
 from datamodules.options import chosen
 from datamodules.schema import Prediction, Query
 from localizers.answer import Answer
-from models.video_llm import Generated, VideoLLM
+from models.outputs import Generated
+from models.video_llm import VideoLLM
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Answering:
         tokenizer, special = self.dialogue.tokenizer, self.dialogue.special
         ids = [i for i in generated.ids.tolist() if i in special or i not in tokenizer.all_special_ids]
         return Answer(
-            text=tokenizer.decode(ids).strip(),
+            text=self.said(ids),
             tokens=tuple(tokenizer.convert_ids_to_tokens(generated.ids.tolist())),
             frames=generated.frames,
             predicting=generated.predicting,
@@ -91,6 +94,22 @@ class Answering:
             first=generated.first,
             question=generated.question,
         )
+
+    def said(self, ids: list[int]) -> Text:
+        """The text of ids, in which the localizer's tokens are told from words that only look like them."""
+        decode, special = self.dialogue.tokenizer.decode, self.dialogue.special
+        text, own = decode(ids).strip(), any_of(special.values())
+        if own is None:
+            return Text(text)
+        meant = []  # of each place where the text seems to have a token
+        for is_token, run in groupby(ids, key=special.__contains__):
+            run = list(run)
+            meant += [True] * len(run) if is_token else [False] * len(own.findall(decode(run)))
+        pieces, behind = [], 0
+        for found, is_token in zip(own.finditer(text), meant, strict=False):
+            pieces += [text[behind : found.start()], Token(found[0]) if is_token else found[0]]
+            behind = found.end()
+        return Text(*pieces, text[behind:])
 
     def prediction(self, query: Query, clip: Clip, answers: list[Answer], model: VideoLLM) -> Prediction:
         """Times are read from the last answer, the chosen option from the first."""

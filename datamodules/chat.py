@@ -1,172 +1,195 @@
-"""Conversation formats: the fixed text around questions and answers, and its tokens."""
+"""A dialogue as ids and labels, in the words of a conversation format and the tokens of a vocabulary."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
+
+from datamodules.chat_formats import CHAT_FORMATS, TEMPLATE, ChatFormat, misfit
+from datamodules.chat_templates import answer_ends, first_token, from_template
+from datamodules.markup import VIDEO, Text, Token, any_of, literal
+from datamodules.tokenizers import Placed, TextEncoder
 
 IGNORE = -100
 """Label of a token that is not supervised."""
 VIDEO_ID = -200
 """Stands for all frames of the video until they are spliced in."""
-VIDEO = "<video>"
+Turns = list[tuple[str, str | None]]
+"""Questions and answers; the last answer may be None: it is to be generated."""
 
 
-@dataclass(frozen=True)
-class ChatFormat:
-    """The text around the turns of a dialogue.
+def chat_format(
+    chat: str | ChatFormat,
+    system: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    generates: bool = False,
+) -> ChatFormat:
+    """A conversation format, with another system text if one is given.
 
-    The prompt is ``system``, then for each turn ``user`` question ``assistant`` ``before_answer`` answer ``end``.
-    """
-
-    system: str
-    user: str
-    assistant: str
-    before_answer: str
-    after_answer: str
-    end: str
-    """A special token of the vocabulary, or nothing."""
-    joined: bool = False
-    """Tokenised in one piece up to the video and behind it, as formats made of special tokens are."""
-    asks: bool = True
-    """False: only the video stands in front of the answer; the question is dropped."""
-
-
-VICUNA = ChatFormat(
-    system="A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions. ",
-    user="USER: ",
-    assistant=" ASSISTANT:",
-    before_answer=" ",
-    after_answer="",
-    end="</s>",
-)
-CHAT_FORMATS = {
-    "vicuna_v1": VICUNA,
-    "vicuna_videoexpert": replace(VICUNA, assistant=" VideoExpert:"),  # as the paper prints its templates
-    "phi3": ChatFormat(
-        system="<|system|>\nYou are a helpful AI assistant.<|end|>",
-        user="\n<|user|>\n",
-        assistant="<|end|>\n<|assistant|>\n",
-        before_answer="",
-        after_answer="",
-        end="<|end|>",
-        joined=True,
-    ),
-    "qwen2": ChatFormat(
-        system="<|im_start|>system\nYou are a helpful assistant.<|im_end|>",
-        user="\n<|im_start|>user\n",
-        assistant="<|im_end|>\n<|im_start|>assistant\n",
-        before_answer="",
-        after_answer="",
-        end="<|im_end|>",
-        joined=True,
-    ),
-    "plain": ChatFormat("", user="", assistant="", before_answer="", after_answer="\n", end="", asks=False),
-    "bare": ChatFormat("", user="\n", assistant="", before_answer="", after_answer="", end=""),  # no language model
-}
-
-
-def chat_format(name: str, system: str | None = None) -> ChatFormat:
-    """A format by name, with another system text if one is given.
+    Args:
+        chat: a format, the name of one, or ``template``: what the tokenizer's own chat template says.
+        system: text in place of the format's own, special tokens included; of ``template`` the words alone.
+        tokenizer: of the language model; ``template`` needs it.
+        generates: answers will be generated, which must end.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, the tokenizer has no chat template that can be used, or answers have no end.
     """
-    if name not in CHAT_FORMATS:
-        raise ValueError(f"unknown chat format {name!r}; known: {', '.join(CHAT_FORMATS)}")
-    return CHAT_FORMATS[name] if system is None else replace(CHAT_FORMATS[name], system=system)
+    if chat == TEMPLATE and tokenizer is not None:
+        return from_template(tokenizer, system)
+    if isinstance(chat, str):
+        if chat not in CHAT_FORMATS:
+            raise ValueError(f"unknown chat format {chat!r}; known: {', '.join([*CHAT_FORMATS, TEMPLATE])}")
+        chat = CHAT_FORMATS[chat]
+    if generates and chat.asks and not chat.end:
+        raise ValueError(f"chat format {chat.name!r} has no end token, so no answer would ever end; name another")
+    return chat if system is None else replace(chat, system=system)
+
+
+def asking_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+    """A format with questions for a language model that was trained on captions alone (stage 1).
+
+    Its own where its tokenizer brings a chat template, else Vicuna's words and the model's own end token.
+    """
+    try:
+        return from_template(tokenizer)
+    except ValueError:
+        return replace(CHAT_FORMATS["vicuna_v1"], end=tokenizer.eos_token or "")
+
+
+def check_fit(chat: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a format that is not the language model's.
+
+    Raises:
+        ValueError: naming the format, its end token, the model, what does not fit, and the formats that do.
+    """
+    ends = answer_ends(tokenizer)
+    if (reason := misfit(chat, tokenizer, ends)) is None:
+        return
+    sensible = (one for one in CHAT_FORMATS.values() if one.end or not one.asks)
+    fitting = [one.name for one in sensible if misfit(one, tokenizer, ends) is None] + [TEMPLATE] * bool(ends)
+    own = f"{{user: .., assistant: .., end: {tokenizer.eos_token!r}}}"
+    raise ValueError(
+        f"chat format {chat.name!r} (end token {chat.end!r}) does not fit {tokenizer.name_or_path!r}: {reason}. "
+        f"Formats that fit: {', '.join(fitting)}; or write one into the config, chat: {own}"
+    )
 
 
 class ChatEncoder:
-    """Turns of text to token ids and labels, segment by segment, so that every label is known by construction.
+    """Turns of text to token ids and labels, so that every label is known by construction.
 
-    SentencePiece tokenizers of the Llama family put a ``▁`` in front of every text they are given. The released
-    models were trained with the tokens that transformers 4.31 made: a text that follows an end token loses that
-    ``▁`` (``USER`` becomes ``US``, ``ER``), the text that follows the video keeps it.
+    Special tokens are those that the format writes and the tokens of questions and answers, see ``markup``; all else
+    is text, whatever it looks like. What stands between two special tokens is encoded as one text.
+
+    Args:
+        tokenizer: of the language model.
+        chat: the text around questions and answers.
+
+    Raises:
+        ValueError: the format does not fit the language model.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat):
-        self.tokenizer = tokenizer
-        self.chat = chat
-        probe = tokenizer("a").input_ids
-        self.bos = [tokenizer.bos_token_id] if probe[0] == tokenizer.bos_token_id else []
-        self.end = [tokenizer.convert_tokens_to_ids(chat.end)] if chat.end else []
-        self.adds_prefix = tokenizer.convert_ids_to_tokens(self._raw("a"))[0].startswith("▁")
+        check_fit(chat, tokenizer)
+        self.tokenizer, self.chat = tokenizer, chat
+        self.text = TextEncoder(tokenizer)
+        added = tokenizer.added_tokens_decoder.items()
+        self.ids = {token.content: number for number, token in added if token.content.strip()}
+        self.strips = {token.content: (token.lstrip, token.rstrip) for _, token in added}
+        self._own = any_of(self.ids)
+        self.bos = self._first()
+        self.end = [self.ids[chat.end]] if chat.end else []
 
-    def _raw(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+    def _first(self) -> list[int]:
+        """What stands in front of all that the format writes."""
+        bos = self.tokenizer.bos_token
+        written = bool(bos) and (self.chat.system + self.chat.user).startswith(bos)
+        if self.chat.first == "never" or written:
+            return []
+        if self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]:
+            return [self.tokenizer.bos_token_id]
+        first = first_token(self.tokenizer) if self.chat.first == "always" else None
+        return [self.tokenizer.convert_tokens_to_ids(first)] if first else []
 
-    def _continue(self, text: str) -> list[int]:
-        """Ids of a text in the middle of a sequence."""
-        if not self.adds_prefix:
-            return self._raw(text)
-        if text.startswith(" "):
-            return self._raw(text[1:])  # the tokenizer's own prefix is that space
-        ids = self._raw(text)
-        first = self.tokenizer.convert_ids_to_tokens(ids[:1])
-        if first and first[0].startswith("▁"):
-            bare = first[0][1:]
-            ids[:1] = [self.tokenizer.convert_tokens_to_ids(bare)] if bare else []
-        return ids
-
-    def segments(self, turns: list[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
+    def segments(self, turns: Turns) -> Iterator[tuple[str, str]]:
         """(text, role) pairs that make up a dialogue; joined, the texts are the prompt as people read it.
 
         Roles: ``start`` (in front of the video, or all of a first prompt), ``video``, ``after_video``, ``next`` (a
         later prompt), ``answer`` and ``end``.
         """
+        for role, parts in groupby(self._parts(turns), key=lambda part: part[1]):
+            yield "".join(text for text, _ in parts), role
+
+    def _parts(self, turns: Turns) -> Iterator[tuple[Text, str]]:
+        """Texts with their roles. The video is a ``Token`` and has the role ``video``."""
         chat = self.chat
         for number, (question, answer) in enumerate(turns):
-            question = question if chat.asks else ""
-            if number == 0 and VIDEO not in question:
-                question = f"{VIDEO}\n{question}"
-            before, video, after = f"{chat.user}{question}{chat.assistant}".partition(VIDEO)
-            yield (chat.system + before, "start") if number == 0 else (before, "next")
-            if video:
-                yield video, "video"
-                yield after, "after_video"
+            role, asked = "next" if number else "start", _asked(question) if chat.asks else Text()
+            later = chat.user if chat.later_user is None else chat.later_user
+            yield literal(later if number else chat.system + chat.user, self._own), role
+            if number == 0:
+                before, *behind = asked.part(VIDEO)
+                yield before if behind else Text(), role
+                yield Text(Token(VIDEO)), "video"
+                role, asked = "after_video", Text(*behind) if behind else Text("\n", asked)
+            yield asked.change({VIDEO: VIDEO}), role
+            yield literal(chat.assistant, self._own), role
             if answer is not None:
-                yield chat.before_answer + answer + chat.after_answer, "answer"
-                yield chat.end, "end"
+                yield literal(chat.before_answer, self._own), "answer"
+                yield Text(answer), "answer"
+                yield literal(chat.after_answer, self._own), "answer"
+                yield literal(chat.end, self._own), "end"
 
-    def encode(self, turns: list[tuple[str, str | None]]) -> tuple[list[int], list[int]]:
+    def encode(self, turns: Turns) -> tuple[list[int], list[int]]:
         """Ids and labels of a dialogue; the video stands in it as one ``VIDEO_ID``.
 
         Args:
             turns: (question, answer) pairs. The last answer may be None: it is to be generated. The video stands
-                where a question says ``<video>``, or else on a line of its own before the first question.
+                where the first question has its token, or, as a plain string, says ``<video>``; or else on a line of
+                its own before it.
 
         Returns:
             ids and labels of the same length; only answers and their end tokens are supervised.
         """
         ids, labels = list(self.bos), [IGNORE] * len(self.bos)
-        for segment, role in (self._joined if self.chat.joined else self._separate)(turns):
-            ids += segment
-            labels += segment if role in ("answer", "end") else [IGNORE] * len(segment)
+        for number, role in self._encoded(turns):
+            ids.append(number)
+            labels.append(number if role in ("answer", "end") else IGNORE)
         return ids, labels
 
-    def _separate(self, turns: list[tuple[str, str | None]]) -> Iterator[tuple[list[int], str]]:
-        """Ids of each segment by itself, and its role."""
-        for text, role in self.segments(turns):
-            if role == "video":
-                yield [VIDEO_ID], role
-            elif role == "end":
-                yield self.end, role
-            elif text:
-                yield (self._continue if role in ("next", "answer") else self._raw)(text), role
-
-    def _joined(self, turns: list[tuple[str, str | None]]) -> Iterator[tuple[list[int], str]]:
-        """Each id of the text before the video and of the text behind it, with the role of its first character."""
-        text, roles = "", []
-        for part, role in [*self.segments(turns), ("", "video")]:
-            if role != "video":
-                text, roles = text + part, roles + [role] * len(part)
+    def _encoded(self, turns: Turns) -> Iterator[tuple[int, str]]:
+        """Each id with the role of its first character. Texts on both sides of the video are sequences of their own."""
+        text, roles, behind = "", [], None
+        for token, piece, role in [*self._pieces(turns), (True, "", "")]:
+            if not token:
+                text, roles = text + piece, roles + [role] * len(piece)
                 continue
-            if text:
-                tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-                for token, (start, _) in zip(tokens.input_ids, tokens.offset_mapping, strict=True):
-                    yield [token], roles[start]
-            if part:
-                yield [VIDEO_ID], role
-            text, roles = "", []
+            if self.strips.get(behind, (False, False))[1]:
+                roles, text = roles[len(text) - len(text.lstrip()) :], text.lstrip()
+            if self.strips.get(piece, (False, False))[0]:
+                text = text.rstrip()
+            yield from ((number, roles[place]) for number, place in self._run(text, behind))
+            if piece:
+                yield VIDEO_ID if role == "video" else self.ids[piece], role
+            text, roles, behind = "", [], None if role == "video" else piece
+
+    def _pieces(self, turns: Turns) -> Iterator[tuple[bool, str, str]]:
+        """Whether it is a special token, text, and role of each piece of a dialogue."""
+        for text, role in self._parts(turns):
+            for piece in text.pieces:
+                yield isinstance(piece, Token) and (role == "video" or piece in self.ids), str(piece), role
+
+    def _run(self, text: str, behind: str | None) -> list[Placed]:
+        """The tokens of a text behind a special token, or (None) at the beginning of its sequence."""
+        if behind is None or self.chat.joined:
+            return self.text(text, first=behind is None)
+        return self.text.cut(text) if behind == self.chat.end else self.text.inside(text)
+
+
+def _asked(question: str) -> Text:
+    """A question in which the first ``<video>`` is meant, where it does not know better."""
+    if isinstance(question, Text):
+        return question
+    before, video, behind = question.partition(VIDEO)
+    return Text(before, Token(video), behind)

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import Example, Prompt
-from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder, ChatFormat
+from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder
+from datamodules.chat_formats import ChatFormat
 from datamodules.clip import Clip
 from datamodules.rendered import Rendered, Renderer
 from datamodules.schema import Query, Turn, Video

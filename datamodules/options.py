@@ -9,13 +9,13 @@ OPTION = r"\W*([A-Z])(?!\w|\s+\w)"
 """Pattern of the letter of an option; "A dog" names none: the letter stands alone, or has a mark behind it."""
 
 
-def choice(wording: str, query: Query) -> str:
-    """A multiple-choice question in a template's words."""
+def written_options(query: Query) -> dict[str, str]:
+    """The options of a multiple-choice question, by the names that templates have for them."""
     options = list(zip(LETTERS, query.options, strict=False))
-    lines = "\n".join(f"{letter}. {option}" for letter, option in options)
-    one_line = " ".join(f"({letter}) {option}" for letter, option in options)
-    wording = wording.replace("{question}", query.text.strip())
-    return wording.replace("{options}", lines).replace("{options in one line}", one_line)
+    return {
+        "options": "\n".join(f"{letter}. {option}" for letter, option in options),
+        "options in one line": " ".join(f"({letter}) {option}" for letter, option in options),
+    }
 
 
 def chosen(answer: str, options: int) -> int | None:

@@ -64,7 +64,11 @@ def block_positions(blocks: Tensor) -> Tensor:
 
 
 def attention_pattern(
-    attention_mask: Tensor, dtype: torch.dtype, blocks: Tensor | None = None, frame_mask: Tensor | None = None
+    attention_mask: Tensor,
+    dtype: torch.dtype,
+    blocks: Tensor | None = None,
+    frame_mask: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """Additive attention mask (B, 1, L, L): causal, but for what the arguments say.
 
@@ -75,9 +79,15 @@ def attention_pattern(
         dtype: of the mask.
         blocks: (B, L) tokens reach the shared beginning (0) and their own dialogue only.
         frame_mask: (B, L) frames that reach all others of their row, later ones too (MeCo, ``bi_attention``).
+        window: tokens that a token sees, itself and those before it, by their positions; frames that reach all
+            others do so beyond it. None: all.
     """
     length, device = attention_mask.shape[1], attention_mask.device
     allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None]
+    if window is not None:
+        index = torch.arange(length, device=device)[None]
+        positions = index if blocks is None else block_positions(blocks)
+        allowed = allowed & (positions[:, :, None] - positions[:, None, :] < window)
     if frame_mask is not None:
         allowed = allowed | (frame_mask[:, None, :] & frame_mask[:, :, None])
     if blocks is not None:

@@ -5,6 +5,7 @@ from random import Random
 from typing import Any, Protocol
 
 from datamodules.clip import Clip
+from datamodules.markup import Text
 from datamodules.schema import Turn
 
 
@@ -13,13 +14,18 @@ class Rendered:
     """A turn as the language model will see it."""
 
     question: str
+    """The tokens of a ``Text`` are meant; a plain string has none, whatever it says."""
     answer: str | None
-    """None: to be generated."""
+    """The same. None: to be generated."""
     targets: Any = None
     """Frame-level targets of the answer's events, for ``Localizer.loss``."""
     moments: tuple[tuple[float, float], ...] = ()
     """What the time tokens of question and answer stand for, in the order in which they stand there; in the localizer's
     own units (``Localizer.read_back``)."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "question", Text(self.question))
+        object.__setattr__(self, "answer", None if self.answer is None else Text(self.answer))
 
 
 class Renderer(Protocol):

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from datamodules.markup import MARKER, VIDEO, Text, Token, literal
+
 DESCRIBED = ("dense_captioning", "segment_captioning", "events")
 """Tasks about described events."""
 CHOICES = ("qa", "grounded_qa")
 """Tasks with options to choose from."""
-MARKER = re.compile(r"<[se]\d+>")
-"""Stands for a time in the text of a turn."""
 TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
 
 
@@ -55,14 +55,19 @@ class Event:
 class Turn:
     """One question and its answer, before any localizer has written times into them.
 
+    Plain strings are read literally: markers are tokens, and so is ``<video>`` where the question first says it. All
+    else in them, and in what is filled into a ``Text``, is text whatever it looks like.
+
     Raises:
         ValueError: a marker has no time.
     """
 
     question: str
-    """Text; times appear as markers, for example ``what happens from <s0> to <e0>?``."""
+    """Text; times appear as markers, for example ``what happens from <s0> to <e0>?``. The video stands where the first
+    question of a dialogue says ``<video>``, or else before it."""
     answer: str | None = None
-    """Literal text with markers. None: the localizer writes the answer from ``events``."""
+    """Literal text with markers, and the localizer's token for each of ``events`` if it has one. None: the localizer
+    writes the answer from ``events``."""
     task: str = "dialogue"
     events: tuple[Event, ...] = ()
     """What the answer grounds, in the order in which it names them."""
@@ -72,7 +77,17 @@ class Turn:
     """Marker -> seconds, for the markers of this turn."""
 
     def __post_init__(self):
-        if missing := set(MARKER.findall(f"{self.question} {self.answer}")) - self.times.keys():
+        if not isinstance(self.question, str) or not isinstance(self.answer, str | None):
+            raise ValueError(f"question and answer must be text, got {self.question!r} and {self.answer!r}")
+        markers = re.compile("|".join([MARKER.pattern, *map(re.escape, self.times)]))
+        if not isinstance(self.question, Text):
+            before, video, behind = self.question.partition(VIDEO)
+            asked = Text(literal(before, markers), Token(video), literal(behind, markers))
+            object.__setattr__(self, "question", asked)
+        if self.answer is not None:
+            object.__setattr__(self, "answer", literal(self.answer, markers))
+        found = {token for text in (self.question, self.answer or Text()) for token in text.tokens} - {VIDEO}
+        if missing := set(filter(MARKER.fullmatch, found)) - self.times.keys():
             raise ValueError(f"marker without a time: {sorted(missing)}")
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.chat import VIDEO, VIDEO_ID
+from datamodules.chat import VIDEO_ID
+from datamodules.markup import VIDEO, Text
 from datamodules.schema import Video
 from datamodules.spatial_compression import Compression, spatial_tokens
 
@@ -29,7 +30,7 @@ class Splicer:
     question_tokenizer: PreTrainedTokenizerBase | None = None
     """Of an adapter that reads patches with the question in mind; None: it reads features."""
 
-    def splice(self, ids: list[int], video: Video, question: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def splice(self, ids: list[int], video: Video, question: Text) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Replace the video's placeholder.
 
         Args:
@@ -56,10 +57,11 @@ class Splicer:
             tokens["spatial_mask"] = of_video & ~tokens["frame_mask"]
         return spliced.masked_fill(of_video, self.pad_id), of_video, tokens
 
-    def _patches(self, video: Video, question: str) -> dict[str, Tensor]:
+    def _patches(self, video: Video, question: Text) -> dict[str, Tensor]:
         """Patches in place of features, and the question that they are read with."""
         if video.patches is None:
             raise ValueError(f"video {video.id} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
-        text = question.replace(VIDEO, "").strip()
-        ids = self.question_tokenizer(text, truncation=True, max_length=QUESTION_TOKENS).input_ids
+        text = question.change({VIDEO: ""}).strip()
+        cut = {"truncation": True, "max_length": QUESTION_TOKENS, "split_special_tokens": True}
+        ids = self.question_tokenizer(text, **cut).input_ids
         return {"features": torch.from_numpy(video.patches), "question_ids": torch.tensor(ids)}

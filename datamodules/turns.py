@@ -1,9 +1,13 @@
-"""Which turns a record becomes, in the words of a prompt style; nothing here knows tokens or frames."""
+"""Which turns a record becomes, in the words of a prompt style; nothing here knows frames.
+
+What a record says is filled in as text, see ``markup``.
+"""
 
 from dataclasses import replace
 from random import Random
 
-from datamodules.options import LETTERS, choice
+from datamodules.markup import Text, fill
+from datamodules.options import LETTERS, written_options
 from datamodules.schema import CHOICES, Event, Query, Turn
 from datamodules.templates import questions
 
@@ -46,9 +50,9 @@ class TurnWriter:
             letter = LETTERS[query.answer]
             if query.task == "grounded_qa" and (grounded := questions("grounded_qa", self.style)):
                 said = f"Therefore, the answer is ({letter})."
-                return [Turn(choice(random.choice(grounded), query), said, query.task, query.events)]
+                return [Turn(self._choice(random.choice(grounded), query), said, query.task, query.events)]
             question = random.choice(self._questions(query, "qa", self.style))
-            return [Turn(choice(question, query), answer=letter, task=query.task)]
+            return [Turn(self._choice(question, query), answer=letter, task=query.task)]
         if query.task == "highlights":
             raise ValueError(f"query {query.id}: highlights are asked, not learned; train on its moments")
         dense = questions("dense_captioning", self.style)
@@ -67,7 +71,11 @@ class TurnWriter:
     def _grounding(self, text: str, events: tuple[Event, ...], random: Random) -> Turn:
         question = random.choice(questions("grounding", self.style))
         topic = text.strip().removesuffix(".")
-        return Turn(question.replace("{caption}", topic), task="grounding", events=events, topic=topic)
+        return Turn(fill(question, {"caption": topic}), task="grounding", events=events, topic=topic)
+
+    def _choice(self, wording: str, query: Query, **values: str) -> Text:
+        """A question with options to choose from."""
+        return fill(wording, {"question": query.text.strip(), **written_options(query), **values})
 
     def _questions(self, query: Query, task: str, style: str) -> tuple[str, ...]:
         """The wording of a task in a style that must have some."""
@@ -84,7 +92,7 @@ class TurnWriter:
             raise ValueError(f"prompt style {self.style!r} has no question for the caption of a segment")
         return Turn(
             random.choice(wording),
-            answer=sentence(event.caption),
+            answer=Text(sentence(event.caption)),
             task="segment_captioning",
             times={"<s0>": event.start_s, "<e0>": event.end_s},
         )
@@ -108,15 +116,15 @@ class TurnWriter:
                 style has no question for it.
         """
         if query.turns:
-            return Turn(query.turns[0].question, task=query.task, times=query.turns[0].times)
+            return replace(query.turns[0], answer=None, task=query.task, events=(), topic="")
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
         wording = self._wording(query)
         text = query.text.strip()
-        wording = wording.replace("{caption}", text.lower().removesuffix(".")).replace("{text}", text)
+        caption = text.lower().removesuffix(".")
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
-        return Turn(choice(wording, query), task=query.task, times=times)
+        return Turn(self._choice(wording, query, caption=caption, text=text), task=query.task, times=times)
 
     def _wording(self, query: Query) -> str:
         """Of the published evaluation; a second one asks for option and moment at once."""

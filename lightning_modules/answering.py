@@ -1,17 +1,17 @@
 """Asking a model, and reading what it says."""
 
 from dataclasses import asdict, dataclass, replace
-
-from transformers import LogitsProcessorList
+from itertools import groupby
 
 from datamodules.batch import PromptBatch, follow_up
 from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
+from datamodules.markup import Text, Token, any_of
 from datamodules.options import chosen
 from datamodules.schema import Prediction, Query
 from localizers.answer import Answer
-from models.certainty import Certainty
-from models.video_llm import Generated, VideoLLM
+from models.outputs import Generated
+from models.video_llm import VideoLLM
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,8 @@ class Answering:
         """What the model writes, up to the end token of the conversation format."""
         stop = {"eos_token_id": end} if (end := self.dialogue.encoder.end) else {}
         settings = self.generation.settings() | stop
-        if not (self.confident and self.dialogue.localizer.generates):
-            return model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
-        certainty = Certainty()
-        settings["logits_processor"] = LogitsProcessorList([certainty])
-        found = model.generate(prompts, pad_token_id=self.dialogue.pad_id, **settings)
-        lengths = [min(len(self.until_end(one.ids.tolist())), len(one.ids)) for one in found]
-        means = certainty.means([one.ids for one in found], lengths)
-        return [replace(one, confidence=mean) for one, mean in zip(found, means, strict=True)]
+        confident = self.confident and self.dialogue.localizer.generates
+        return model.generate(prompts, confident=confident, pad_token_id=self.dialogue.pad_id, **settings)
 
     def until_end(self, ids: list[int]) -> list[int]:
         """An answer with its end token, also where it was cut off before, and without what stands behind it."""
@@ -93,17 +87,34 @@ class Answering:
     def read(self, generated: Generated) -> Answer:
         """The text of an answer: with the localizer's special tokens, without all others."""
         tokenizer, special = self.dialogue.tokenizer, self.dialogue.special
-        ids = [i for i in generated.ids.tolist() if i in special or i not in tokenizer.all_special_ids]
+        said = generated.ids.tolist()
+        ids = [i for i in said if i in special or i not in tokenizer.all_special_ids]
         return Answer(
-            text=tokenizer.decode(ids).strip(),
-            tokens=tuple(tokenizer.convert_ids_to_tokens(generated.ids.tolist())),
+            text=self.said(ids),
+            tokens=tuple(tokenizer.convert_ids_to_tokens(said)),
             frames=generated.frames,
             predicting=generated.predicting,
             reading=generated.reading,
             first=generated.first,
             question=generated.question,
-            confidence=generated.confidence,
+            confidence=generated.confidence(min(len(self.until_end(said)), len(said))),
         )
+
+    def said(self, ids: list[int]) -> Text:
+        """The text of ids, in which the localizer's tokens are told from words that only look like them."""
+        decode, special = self.dialogue.tokenizer.decode, self.dialogue.special
+        text, own = decode(ids).strip(), any_of(special.values())
+        if own is None:
+            return Text(text)
+        meant = []  # of each place where the text seems to have a token
+        for is_token, run in groupby(ids, key=special.__contains__):
+            run = list(run)
+            meant += [True] * len(run) if is_token else [False] * len(own.findall(decode(run)))
+        pieces, behind = [], 0
+        for found, is_token in zip(own.finditer(text), meant, strict=False):
+            pieces += [text[behind : found.start()], Token(found[0]) if is_token else found[0]]
+            behind = found.end()
+        return Text(*pieces, text[behind:])
 
     def prediction(self, query: Query, clip: Clip, answers: list[Answer], model: VideoLLM) -> Prediction:
         """Times are read from the last answer, the chosen option from the first."""

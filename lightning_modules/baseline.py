@@ -4,6 +4,7 @@ from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
 from models.checkpoints import Weights
+from models.decoders import width
 from models.video_llm import VideoLLM
 
 
@@ -23,6 +24,6 @@ class Baseline(VideoLanguageModule):
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """A new head and adapter, or those of ``previous``, trained further."""
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         self.adapter_settings.tune(adapter, aligning=False)
         return self.video_llm(llm, adapter, weights)

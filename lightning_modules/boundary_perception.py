@@ -8,7 +8,9 @@ from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
 from models.checkpoints import Weights, add_lora, lora_config
+from models.decoders import width
 from models.video_llm import VideoLLM
+from models.vocabulary import word_matrices
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,16 @@ class BoundaryPerception(VideoLanguageModule):
         """Configuration of this stage's LoRA; the rows of the localizer's tokens learn with it."""
         more, settings = {}, self.lora
         tokens = list(self.dialogue.special)
-        # Where the output matrix is the embedding, PEFT keeps it so.
-        matrices = ["embed_tokens"] if llm.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
-        if tokens and settings.new_tokens == "rows":
-            more = {"trainable_token_indices": dict.fromkeys(matrices, tokens)}
-        elif tokens:
-            more = {"modules_to_save": matrices}
+        if tokens:
+            matrices, tied = word_matrices(llm)
+            rows = {"trainable_token_indices": dict.fromkeys(matrices, tokens)}  # PEFT keeps them tied by itself
+            full = {"modules_to_save": matrices, "ensure_weight_tying": tied}
+            more = rows if settings.new_tokens == "rows" else full
         return lora_config(settings.r, settings.alpha, settings.dropout, settings.target_modules, **more)
 
     def assemble(self, llm, weights: Weights) -> VideoLLM:
         """The model around a language model that has its LoRA."""
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         if self.tune_adapter:
             self.adapter_settings.tune(adapter, aligning=False)
         return self.video_llm(llm, adapter, weights)

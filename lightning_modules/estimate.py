@@ -46,7 +46,7 @@ class Estimate:
         model = module.structure()
         frozen = [p for p in model.parameters() if not p.requires_grad]
         learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        config = model.causal_lm.config if hasattr(model.llm, "config") else None
+        config = model.causal_lm.config.get_text_config() if hasattr(model.llm, "config") else None
         length = batch.attention_mask.sum(-1).float()
         tokens, width = step.batch_size * float(length.max()), config.hidden_size if config else 0
         layers = config.num_hidden_layers if config else 0

@@ -4,6 +4,7 @@ from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
 from models.checkpoints import Weights
+from models.decoders import width
 from models.video_llm import VideoLLM
 
 
@@ -18,7 +19,7 @@ class FeatureAlignment(VideoLanguageModule):
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """Frozen language model, trainable adapter."""
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         self.adapter_settings.tune(adapter, aligning=True)
         # Nothing is localized yet: no head, no states.
         parts = self.base_with(llm), adapter

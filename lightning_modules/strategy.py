@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from callbacks.step_log import gradient_norm
 from datamodules.batch import Batch
 from datamodules.chat import IGNORE
+from models.decoders import layers
 
 SHARDED = "fsdp2"
 """The name of ``Sharded`` for ``trainer.strategy``."""
@@ -53,7 +54,7 @@ class Sharded(ModelParallelStrategy):
         whole = {name: value.detach() for name, value in (*model.named_parameters(), *model.named_buffers())}
         mesh = self.device_mesh["data_parallel"]
         scalars = {parameter for parameter in model.parameters() if parameter.ndim == 0}
-        for layer in model.causal_lm.get_decoder().layers:
+        for layer in layers(model.causal_lm):
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh, ignored_params=scalars)
         register_fsdp_forward_method(model, "generate")

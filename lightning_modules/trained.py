@@ -11,13 +11,16 @@ from jsonargparse import ArgumentParser
 from transformers import PreTrainedModel
 
 from command_line.tables import console
+from datamodules.chat import asking_format, chat_format
+from datamodules.chat_formats import ChatFormat
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
 from lightning_modules.answering import Generation, GenerationChange
 from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
-from models.checkpoints import Weights, add_lora, best_device, empty_llm, read_weights
+from models.checkpoints import Weights, add_lora, best_device, empty_llm, load_tokenizer, read_weights
+from models.decoders import width
 from models.quantization import Quantization, base_bytes
 from models.routed_lora import put_experts
 from models.video_llm import VideoLLM
@@ -56,15 +59,17 @@ class TrainedModel(VideoLanguageModule):
         llm = llm or manifest.get("base", {}).get("name")
         if llm is None:
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
+        recorded = manifest["chat"]
+        chat = chat_format(ChatFormat(**recorded) if isinstance(recorded, dict) else recorded, manifest.get("system"))
+        if not chat.asks:  # stage 1 has only seen captions; to be asked anything the model needs questions
+            chat = asking_format(load_tokenizer(llm))
         quantization = quantization or manifest.get("quantization")
         stored = Generation(**manifest.get("generation", {}))
         module = cls(
             llm,
             read_differently(manifest["localizer"], localizer or {}),
             previous=folder,
-            # A stage-1 model has only seen captions; to be asked anything it needs a format with questions.
-            chat="vicuna_v1" if manifest["chat"] == "plain" else manifest["chat"],
-            system=manifest.get("system"),
+            chat=chat,
             style=manifest.get("style", "vtimellm"),
             adapter=from_config(Adapter, manifest["adapter"]) if "adapter" in manifest else Linear(),
             feature_width=manifest.get("feature_width", 768),
@@ -90,7 +95,7 @@ class TrainedModel(VideoLanguageModule):
 
         Beside a base in few bits the last LoRA stays as well, as it was trained.
         """
-        adapter = self.adapter(llm.config.hidden_size, weights)
+        adapter = self.adapter(width(llm), weights)
         merged = len(weights.loras) - bool(self.quantization)
         llm = self.base_with(llm, weights.loras[: max(merged, 0)])
         for lora in weights.loras[max(merged, 0) :]:

@@ -24,6 +24,7 @@ from command_line.parser import ShortErrors
 from datamodules.temporal import TemporalDataModule
 from lightning_modules.batching import StepSize, check_batch, step_size
 from lightning_modules.loggers import agents_output, default_loggers, keep_log
+from lightning_modules.precision import check_precision
 from lightning_modules.preflight import find_checkpoint, version_of_code
 from lightning_modules.strategy import SHARDED, check_sharded, chosen_strategy
 from lightning_modules.video_language import VideoLanguageModule
@@ -109,6 +110,7 @@ class TrainingCLI(LightningCLI):
         for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
             trainer[key] = value
         trainer["strategy"] = chosen_strategy(trainer["strategy"])
+        check_precision(str(trainer["precision"]))
         check_batch(self.config["data"], trainer["accumulate_grad_batches"])
         if self.config["dry_run"]:
             return

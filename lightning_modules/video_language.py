@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import chat_format
+from datamodules.chat_formats import ChatFormat
 from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.schema import Prediction
@@ -20,6 +21,7 @@ from datamodules.spatial_compression import Compression
 from lightning_modules.answering import Answering, Generation
 from lightning_modules.batching import short_step_factor
 from lightning_modules.optimization import Optimization
+from lightning_modules.precision import keep_batches
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.strategy import Sharded, StandIn, clip_split, learned_by
 from lightning_modules.weights_folder import check_base, load_part, manifest
@@ -38,6 +40,7 @@ from models.checkpoints import (
     merge_loras,
     read_weights,
 )
+from models.decoders import width
 from models.feedback import Feedback
 from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
@@ -53,7 +56,8 @@ class VideoLanguageModule(L.LightningModule):
         llm: folder or hub name of the causal language model.
         localizer: how the model says when.
         previous: run folder of the stage before (or released weights); its adapter and LoRAs are the start.
-        chat: conversation format.
+        chat: conversation format: a name of ``datamodules.chat_formats``, ``template`` (what the tokenizer's own chat
+            template says), or a ``ChatFormat`` written out.
         system: system text in place of the format's own.
         style: prompt style, a key of the files in ``datamodules/templates``.
         adapter: how frames become input vectors of the language model.
@@ -77,7 +81,7 @@ class VideoLanguageModule(L.LightningModule):
         llm: str,
         localizer: Localizer,
         previous: Path | None = None,
-        chat: str = "vicuna_v1",
+        chat: str | ChatFormat = "vicuna_v1",
         system: str | None = None,
         style: str = "vtimellm",
         adapter: Adapter = Linear(),  # noqa: B008 (frozen)
@@ -103,7 +107,8 @@ class VideoLanguageModule(L.LightningModule):
         questions = adapter.question_tokenizer()
         if compression and questions:
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
-        text = load_tokenizer(llm), chat_format(chat, system), localizer, style, max_text_tokens
+        tokenizer = load_tokenizer(llm)
+        text = tokenizer, chat_format(chat, system, tokenizer, localizer.generates), localizer, style, max_text_tokens
         self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt)
         self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
@@ -132,6 +137,10 @@ class VideoLanguageModule(L.LightningModule):
         """
         if weights.experts and not self.takes_experts:
             raise ValueError(f"{self.previous} has experts, which cannot be merged; go on from it with ExpertTuning")
+
+    def setup(self, stage: str) -> None:
+        """See ``precision``."""
+        keep_batches(self.trainer)
 
     def configure_model(self) -> None:
         """Load the base, check that it is the one the previous stage was trained on, and build the stage."""
@@ -164,6 +173,8 @@ class VideoLanguageModule(L.LightningModule):
         add_tokens(llm, self.dialogue.tokenizer, self.dialogue.new_tokens, self.localizer.token_init)
         # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
         model = self.build(llm, previous).train()
+        data = getattr(self._trainer, "datamodule", None)
+        model.check(sharing=getattr(data, "queries_per_video", 1) > 1)
         if self.gradient_checkpointing:
             checkpoint_activations(model.causal_lm)
         return model
@@ -189,7 +200,7 @@ class VideoLanguageModule(L.LightningModule):
         Raises:
             ValueError: the language model has a LoRA, and the localizer does without its layers.
         """
-        head = self.localizer.head(llm.config.hidden_size)
+        head = self.localizer.head(width(llm))
         if head is not None:
             load_part("head", head, weights.head)
         if not self.localizer.generates:

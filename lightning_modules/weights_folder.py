@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 
 from callbacks.resuming import BestCheckpoint
+from datamodules.chat_formats import CHAT_FORMATS
 from datamodules.records import FeatureHeader
 from models.checkpoints import check_keys, write_weights
 from models.training_checkpoints import read_checkpoint
@@ -20,12 +21,13 @@ def manifest(module: L.LightningModule, header: FeatureHeader | None) -> dict:
         module: that was trained.
         header: how the training features were made; None if that is not known.
     """
+    named = module.chat in CHAT_FORMATS  # all others are written out, lest a template change
     return {
         "stage": type(module).__name__,
         "base": module.base,
         "localizer": module.localizer.config(),
-        "chat": module.chat,
-        "system": module.system,
+        "chat": module.chat if named else asdict(module.dialogue.encoder.chat),
+        "system": module.system if named else None,
         "style": module.style,
         "adapter": module.adapter_settings.config(),
         "feature_width": module.feature_width,

@@ -69,6 +69,8 @@ class Localizer(ABC):
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Write the times of a turn the way the model reads and writes them.
 
+        Special tokens are written as ``Token``, see ``datamodules.markup``; in a plain string they are words.
+
         Args:
             turn: question and answer with time markers, or events that the localizer puts into words.
             clip: time axis of the video.

@@ -17,8 +17,9 @@ from torch import Tensor
 from datamodules.batch import frame_states
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
+from datamodules.markup import Text, Token, any_of, join, literal
 from datamodules.rendered import Rendered
-from datamodules.schema import MARKER, Prediction, Query, Turn
+from datamodules.schema import Prediction, Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import Localizer, StatePoint
@@ -26,6 +27,7 @@ from localizers.telling import UNIT, Telling, telling
 from models.frame_matching_head import FrameMatchingHead
 
 VID = "<vid>"
+VIDS = any_of([VID])
 BETWEEN = re.compile(r"\s*(?:-|–|to|and|until)\s*", re.IGNORECASE)
 """Pattern of what stands between the two times of a span."""
 BEHIND = re.compile(rf"^{UNIT}[\s,:.]*|[\s,:.]*(?:\b(?:from|in|at|during|between)\s*)?$", re.IGNORECASE)
@@ -60,27 +62,31 @@ class FrameMatching(Localizer):
         """Write each time as a ``<vid>``; an answer without words of its own from the events."""
         question, asked = frame_tokens(turn.question, turn.times, clip)
         told, answer, said = telling(turn, self.captions), None, ()
-        literal = turn.answer is not None and self.captions == "none" and any(m in turn.answer for m in turn.times)
-        if told is not None and not literal:
+        as_it_is = (
+            turn.answer is not None
+            and self.captions == "none"
+            and any(token in turn.times for token in turn.answer.tokens)
+        )
+        if told is not None and not as_it_is:
             answer = self._answer(turn.task, told)
-            times_s = [time_s for event in told.events for time_s in event.span] if VID in answer else []
+            times_s = [time_s for event in told.events for time_s in event.span] if answer.tokens else []
             said = tuple(moment(time_s, clip) for time_s in times_s)
         elif turn.answer is not None:
             answer, said = frame_tokens(turn.answer, turn.times, clip)
         return Rendered(question, answer, moments=(*asked, *said))
 
     @staticmethod
-    def _answer(task: str, told: Telling) -> str:
-        span = f"from {VID} to {VID}"
+    def _answer(task: str, told: Telling) -> Text:
+        first, later = (Text(f"{word} ", Token(VID), " to ", Token(VID)) for word in ("From", "from"))
         if task == "segment_captioning":  # the times are those of the question
-            return " ".join(map(sentence, told.texts))
+            return Text(" ".join(map(sentence, told.texts)))
         if task == "dense_captioning":
-            return " ".join(sentence(f"{span}, {text}") for text in told.texts)
+            return join(" ", (Text(first, sentence(f", {text}")) for text in told.texts))
         if any(told.texts):
-            said = [f"{sentence(text)} {sentence(span)}" for text in told.texts]
+            said = [Text(f"{sentence(text)} ", first, ".") for text in told.texts]
         else:
-            said = [sentence(", and ".join([span] * len(told.events)))]
-        return " ".join([*said, told.rest]).strip()
+            said = [Text(join(", and ", [first, *[later] * (len(told.events) - 1)]), ".")]
+        return join(" ", filter(None, [*said, told.rest]))
 
     def read_back(self, head, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor) -> Tensor:
         """The token's vector and that of the frame nearest to its time."""
@@ -130,7 +136,7 @@ class FrameMatching(Localizer):
                 chances = scores.softmax(-1).max(-1)
             else:
                 warnings.warn(f"query {query.id}: a score is not finite; counted as unparsed", stacklevel=2)
-        pieces = answer.text.split(VID)
+        pieces = literal(answer.text, VIDS).part(VID)
         if chances is None or len(pieces) != len(places) + 1:
             return Prediction(query.id, query.video, query.task, answer.text)
         dense, sure = query.task == "dense_captioning", chances.values.tolist()
@@ -156,10 +162,10 @@ class FrameMatching(Localizer):
         )
 
 
-def frame_tokens(text: str, times: Mapping[str, float], clip: Clip) -> tuple[str, tuple[tuple[float, float], ...]]:
+def frame_tokens(text: Text, times: Mapping[str, float], clip: Clip) -> tuple[Text, tuple[tuple[float, float], ...]]:
     """A text with a ``<vid>`` for each of its time markers, and what these stand for."""
-    moments = tuple(moment(times[found[0]], clip) for found in MARKER.finditer(text) if found[0] in times)
-    return MARKER.sub(lambda found: VID if found[0] in times else found[0], text), moments
+    moments = tuple(moment(times[token], clip) for token in text.tokens if token in times)
+    return text.change(dict.fromkeys(times, Token(VID))), moments
 
 
 def moment(time_s: float, clip: Clip) -> tuple[float, float]:

@@ -64,7 +64,7 @@ class SentenceMatching(TemporalExpert):
         if turn.task not in MOMENTS:
             raise ValueError(f"without a language model there are moments alone, and no answer to a {turn.task!r} turn")
         rendered = super().render(turn, clip, random)
-        return replace(rendered, question=rendered.question.lower())
+        return replace(rendered, question=rendered.question.change(words=str.lower))
 
     def _read(self, head: MatchingHead, states: Mapping[str, Tensor], batch, is_loc: Tensor) -> HeadOutput:
         embedded, rows = states["embedded"], is_loc.nonzero()[:, 0]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
+from datamodules.markup import Text, any_of, literal, mark, without
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Strip, Turn
 from datamodules.turns import sentence
@@ -31,6 +32,7 @@ from models.structural_head import StructuralHead
 
 TIMES = re.compile(rf",?\s*(?:and\s+)?(?:from\s+)?{MARKED_SPAN},?")
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|$")
+ENTS = any_of([ENT])
 Frames = tuple[int, int]
 """First and last frame of a stretch."""
 
@@ -94,27 +96,24 @@ class StructuralTokens(Localizer):
         Times in a question become ``<vid>`` tokens that refer to frames; times in a literal answer become events.
 
         Raises:
-            ValueError: a literal answer has another number of event tokens than events, or fewer texts; or a text says
-                a token of its own.
+            ValueError: a literal answer has another number of event tokens than events, or fewer texts.
         """
         question, moments = frame_tokens(turn.question, turn.times, clip)
         events, texts, answer = self._texts(turn)
-        found, between = self._frames(events, clip) if events else ((), {})
-        if events:
-            answer = interleave(texts, list(between))
-        for token, count in ((ENT, len(found)), (TST, len(between))):
-            if answer and answer.count(token) != count:
-                raise ValueError(f"a text says {token}, which would be taken for a token: {answer!r}")
+        if not events:
+            return Rendered(question, answer, moments=moments)
+        found, between = self._frames(events, clip)
         targets = StructuralTargets(found, tuple(between[number] for number in sorted(between)))
-        return Rendered(question, answer, targets if events else None, moments)
+        return Rendered(question, interleave(texts, list(between)), targets, moments)
 
     def read_back(self, head, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor) -> Tensor:
         """A ``<vid>`` of a question is read with the input vector of its frame added."""
         return inputs + frames[rows, moments[:, 0].round().long()]
 
-    def _texts(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
+    def _texts(self, turn: Turn) -> tuple[list[Event], list[str], Text | None]:
         """The events of an answer with the text before each, or the answer without any."""
-        if not (turn.answer and ENT in turn.answer and turn.events):
+        answer = mark(turn.answer or Text(), ENTS) if turn.events else Text()
+        if ENT not in answer.tokens:
             told = telling(turn, self.captions)
             if told is None:
                 return self._from_markers(turn) if turn.answer else ([], [], turn.answer)
@@ -122,22 +121,23 @@ class StructuralTokens(Localizer):
             texts = [sentence(text) if text else "" for _, text in pairs]
             texts[-1] = f"{texts[-1]} {told.rest}".strip()
             return [event for event, _ in pairs], texts, None
-        pieces = [piece.strip() for piece in turn.answer.split(ENT) if piece.strip()]
-        if turn.answer.count(ENT) != len(turn.events) or len(pieces) < len(turn.events):
+        count, pieces = answer.tokens.count(ENT), [piece.strip() for piece in answer.part(ENT) if piece.strip()]
+        if count != len(turn.events) or len(pieces) < len(turn.events):
             raise ValueError(
-                f"an answer with {turn.answer.count(ENT)} {ENT} and {len(pieces)} texts between them does not fit "
-                f"its {len(turn.events)} events"
+                f"an answer with {count} {ENT} and {len(pieces)} texts between them does not fit its "
+                f"{len(turn.events)} events"
             )
         last = len(turn.events) - 1
         # As released: what follows the last token moves in front of it.
         return list(turn.events), [*pieces[:last], "".join(pieces[last:])], None
 
-    def _from_markers(self, turn: Turn) -> tuple[list[Event], list[str], str | None]:
+    @staticmethod
+    def _from_markers(turn: Turn) -> tuple[list[Event], list[str], Text]:
         """Events of a literal answer that names times: each text ends where its sentence does."""
         events, texts, said = [], [], 0
-        for match in TIMES.finditer(turn.answer):
+        for match in TIMES.finditer(turn.answer.meant):
             end = SENTENCE_END.search(turn.answer, match.end()).end()
-            texts.append(TIMES.sub("", turn.answer[said:end]).strip())
+            texts.append(without(TIMES, turn.answer.cut(said, end)).strip())
             events.append(marked_event(match, turn.times))
             said = end
         if events and turn.answer[said:].strip():
@@ -242,8 +242,8 @@ def event_strips(maps: Tensor, is_event: Sequence[bool], texts: Sequence[str]) -
 
 def event_texts(answer: str, legacy: bool = False) -> list[str]:
     """The text before each event token. ``legacy`` strips the characters of ``<tst>`` from its ends, as released."""
-    pieces = answer.split(ENT)[:-1]
-    return [piece.strip().strip(TST) if legacy else piece.replace(TST, "").strip() for piece in pieces]
+    pieces = literal(answer, any_of((ENT, TST))).part(ENT)[:-1]
+    return [piece.strip().strip(TST) if legacy else piece.change({TST: ""}).strip() for piece in pieces]
 
 
 def saliency_of_clips(salient: Sequence[float], query: Query, clip: Clip) -> list[float]:

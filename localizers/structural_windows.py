@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datamodules.markup import Text, Token, join
+
 ENT, TST = "<ent>", "<tst>"
 LEAD, GAP = 1, 2
 """The released thresholds, in frames: shortest stretch before the first event, and between or behind events, that gets
@@ -76,14 +78,14 @@ def bounded(window: Window, frames: int) -> Window:
     return float(start), float(end)
 
 
-def interleave(captions: Sequence[str], transitions: Sequence[int]) -> str:
+def interleave(captions: Sequence[str], transitions: Sequence[int]) -> Text:
     """The answer: each caption with its event token, transition tokens on lines of their own.
 
     Args:
         captions: one an event; may be empty.
         transitions: numbers of events that have a transition behind them; 0: one stands in front.
     """
-    lines = [f"{caption.strip()}{ENT}" for caption in captions]
+    lines = [Text(caption.strip(), Token(ENT)) for caption in captions]
     for number in sorted(transitions, reverse=True):
-        lines.insert(number, TST)
-    return "\n".join(lines)
+        lines.insert(number, Text(Token(TST)))
+    return join("\n", lines)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from datamodules.markup import Text, Token, without
 from datamodules.schema import DESCRIBED, Event, Turn
 from datamodules.turns import sentence
 
@@ -47,14 +48,14 @@ def telling(turn: Turn, captions: Captions) -> Telling | None:
         texts = [_description(event, captions) for event in turn.events]
         return Telling(turn.events, tuple(texts))
     texts = tuple(_caption(event, turn.topic, captions) for event in turn.events)
-    return Telling(turn.events, texts, TIMED.sub("", turn.answer or "").strip())
+    return Telling(turn.events, texts, without(TIMED, turn.answer or Text()).strip())
 
 
 def _literal(turn: Turn, described: bool) -> bool:
     """Whether a given answer says more than its events do: a dialogue, or descriptions that the events do not have."""
     if described:
         return not any(event.caption or event.detail for event in turn.events)
-    return turn.task == "dialogue" and any(marker in turn.answer for marker in turn.times)
+    return turn.task == "dialogue" and any(token in turn.times for token in turn.answer.tokens)
 
 
 def _description(event: Event, captions: Captions) -> str:
@@ -76,9 +77,13 @@ def _bare(text: str) -> str:
     return text.strip().removesuffix(".")
 
 
-def write_times(text: str, times: Mapping[str, float], write: Callable[[float], str]) -> str:
+def write_times(text: Text, times: Mapping[str, float], write: Callable[[float], str]) -> Text:
     """A text with its time markers replaced by what ``write`` makes of their seconds, and without units behind them."""
-    for marker, time_s in times.items():
-        if marker in text:
-            text = re.sub(re.escape(marker) + UNIT, write(time_s).replace("\\", r"\\"), text)
-    return text
+    pieces, behind = [], False
+    for piece in text.pieces:
+        is_time = isinstance(piece, Token) and piece in times
+        if behind and not isinstance(piece, Token):
+            piece = re.sub(rf"^{UNIT}", "", piece)
+        pieces.append(write(times[piece]) if is_time else piece)
+        behind = is_time
+    return Text(*pieces)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from datamodules.batch import frame_states
 from datamodules.clip import Clip
+from datamodules.markup import Text, Token, any_of, join, literal, mark
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Strip, Turn
 from datamodules.turns import sentence
@@ -35,6 +36,7 @@ from models.temporal_head import (
 )
 
 LOC = "<LOC>"
+LOCS = any_of([LOC])
 TIMES = re.compile(rf"(?:\b(?P<word>from|between|during)\s+)?{MARKED_SPAN}{UNIT}", re.IGNORECASE)
 
 
@@ -92,26 +94,34 @@ class TemporalExpert(Localizer):
         targets = tuple(target(group, clip) for group in windows) or None
         return Rendered(in_seconds(turn.question, turn.times), answer, targets)
 
-    def _answer(self, turn: Turn) -> tuple[str | None, list[Sequence[Event]]]:
+    def _answer(self, turn: Turn) -> tuple[Text | None, list[Sequence[Event]]]:
         """The answer and the windows of each of its ``<LOC>``."""
         one_each = [(event,) for event in turn.events]
-        if turn.answer is not None and (count := turn.answer.count(LOC)):
-            windows = [turn.events] if turn.task == "grounding" and turn.events else one_each
+        answer = mark(turn.answer, LOCS) if turn.answer and turn.events else turn.answer
+        if answer and (count := answer.tokens.count(LOC)):
+            windows = [turn.events] if turn.task == "grounding" else one_each
             if count != len(windows):
                 raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")
-            return in_seconds(turn.answer, turn.times), windows
-        told = telling(turn, self.captions)
+            return in_seconds(answer, turn.times), windows
+        told, span = telling(turn, self.captions), Text(f"{self.word} ", Token(LOC))
         if told is None:
-            if turn.answer is None:
-                return None, []
-            windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
-            return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+            return (None, []) if answer is None else self._from_markers(answer, turn.times)
         if turn.task == "segment_captioning":  # the times are those of the question
-            return " ".join(map(sentence, told.texts)), []
+            return Text(" ".join(map(sentence, told.texts))), []
         if turn.task == "dense_captioning":
-            return " ".join(f"{self.word} {LOC}, {text}." for text in told.texts), one_each
+            return join(" ", (Text(span, f", {text}.") for text in told.texts)), one_each
         words = dict.fromkeys(sentence(text) for text in told.texts if text)  # one <LOC> for all windows
-        return " ".join([*words, f"{self.word} {LOC}.", told.rest]).strip(), [turn.events]
+        return join(" ", filter(None, [*words, Text(span, "."), told.rest])), [turn.events]
+
+    @staticmethod
+    def _from_markers(answer: Text, times: Mapping[str, float]) -> tuple[Text, list[Sequence[Event]]]:
+        """A literal answer with a ``<LOC>`` in place of each span that it names, and their windows."""
+        pieces, windows, behind = [], [], 0
+        for match in TIMES.finditer(answer.meant):
+            pieces += [answer.cut(behind, match.start()), *_loc(match)]
+            windows.append((marked_event(match, times),))
+            behind = match.end()
+        return in_seconds(Text(*pieces, answer.cut(behind)), times), windows
 
     def loss(
         self, head: TemporalHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
@@ -154,7 +164,7 @@ class TemporalExpert(Localizer):
                 spans = sorted(spans, key=lambda span: -span[2])
                 if len(spans) == 1:
                     spans, rule = self._ranked(output, clip), "ranked frames"
-        pieces = answer.text.split(LOC)
+        pieces = literal(answer.text, LOCS).part(LOC)
         captions = [piece.strip().removesuffix(self.word).strip(" \n,:.") for piece in pieces[1:]]
         return Prediction(
             query_id=query.id,
@@ -190,13 +200,13 @@ class TemporalExpert(Localizer):
         return in_clip(*ranked_spans(spans, scores, self.nms_iou, self.top), clip)
 
 
-def _loc(match: re.Match) -> str:
+def _loc(match: re.Match) -> tuple[str, Token]:
     """``from <s0> to <e0>`` becomes ``during <LOC>``."""
     word = match["word"] or ""
-    return f"{'During' if word[:1].isupper() else 'during'} {LOC}" if word else LOC
+    return ("During " if word[:1].isupper() else "during ") if word else "", Token(LOC)
 
 
-def in_seconds(text: str, times: Mapping[str, float]) -> str:
+def in_seconds(text: Text, times: Mapping[str, float]) -> Text:
     """Time markers as seconds, for example ``12.5s``."""
     return write_times(text, times, lambda time_s: f"{time_s:.1f}s")
 

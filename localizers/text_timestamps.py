@@ -11,6 +11,7 @@ from random import Random
 from torch import nn
 
 from datamodules.clip import Clip
+from datamodules.markup import Text
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Prediction, Query, Turn
 from datamodules.turns import sentence
@@ -57,7 +58,7 @@ class TextTimestamps(Localizer):
         """Replace time markers by ticks; write the answer from the events where there are any."""
         told = telling(turn, self.captions)
 
-        def write(text: str) -> str:
+        def write(text: Text) -> Text:
             return write_times(text, turn.times, lambda time_s: self.tick(clip.even_s(time_s), clip.duration_s))
 
         if told is not None:

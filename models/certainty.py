@@ -1,7 +1,5 @@
 """How sure a language model is of what it writes."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -27,13 +25,7 @@ class Certainty(LogitsProcessor):
     def _keep(self, ids: Tensor) -> None:
         self._said.append(self._likely.gather(1, ids[:, None]).squeeze(1))
 
-    def means(self, answers: Sequence[Tensor], lengths: Sequence[int]) -> list[float]:
-        """The geometric mean of the probabilities of each answer's tokens.
-
-        Args:
-            answers: B times (L,), what ``generate`` returned, padded to one length.
-            lengths: tokens of each answer that count: up to its end token.
-        """
-        self._keep(torch.stack([ids[-1] for ids in answers]).to(self._likely.device))
-        said = torch.stack(self._said, dim=1)
-        return [row[:length].mean().exp().item() for row, length in zip(said, lengths, strict=True)]
+    def of(self, answers: Tensor) -> Tensor:
+        """Log-probabilities (B, L) of the tokens of answers (B, L), which ``generate`` returned."""
+        self._keep(answers[:, -1].to(self._likely.device))
+        return torch.stack(self._said, dim=1)

@@ -17,18 +17,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import Linear as PlainLora
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from datamodules.tokenizers import as_published
 from models.gguf import converted, gguf_file
+from models.vocabulary import is_tied
 
 EXPERTS = ("temporal", "spatial")
 """Names of the experts of ``models.routed_lora``."""
 LORA_KEYS = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "modules_to_save", "trainable_token_indices",
+    "ensure_weight_tying",
 )  # fmt: skip
-"""Settings of a LoRA that matter here. PEFT files of other versions have others beside, and may lack the last two."""
+"""Settings of a LoRA that matter here. PEFT files of other versions have others beside, and may lack the last three."""
 
 
 @dataclass
@@ -84,8 +89,14 @@ def empty_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def load_tokenizer(name: str, what: str = "llm", **settings) -> PreTrainedTokenizerBase:
-    """The tokenizer of a causal LM, or of ``what`` else. Raises ValueError as ``load_llm`` does."""
-    return _load(AutoTokenizer, name, what, **settings)
+    """The tokenizer of a causal LM, or of ``what`` else, which encodes as its published files say.
+
+    Raises:
+        ValueError: there is no such tokenizer, as for ``load_llm``, or none that can be used (see ``as_published``).
+    """
+    tokenizer = _load(AutoTokenizer, name, what, **settings)
+    as_published(tokenizer, tokenizer.name_or_path)  # of a GGUF file, the folder that was made of it
+    return tokenizer
 
 
 def _load(kind: type, name: str, what: str = "llm", **settings):
@@ -125,11 +136,52 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor
     Raises:
         ValueError: the tensors are not those of this configuration on this model.
     """
-    model = get_peft_model(llm, config)
+    model = wrap(llm, config)
     if tensors is not None:
-        expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+        expected = lora_tensors(model)
         check_keys("LoRA", {k: v.shape for k, v in expected.items()}, {k: v.shape for k, v in tensors.items()})
-        set_peft_model_state_dict(model, tensors)
+        first = {storage(tensor): name for name, tensor in expected.items()}
+        every = get_peft_model_state_dict(model, save_embedding_layers=False)
+        set_peft_model_state_dict(model, {name: tensors[first[storage(value)]] for name, value in every.items()})
+    return model
+
+
+def lora_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The tensors of a LoRA under PEFT's names; of one that has two (tied matrices that learn) under the first."""
+    tensors, seen = {}, set()
+    for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items():
+        if storage(tensor) not in seen:
+            tensors[name] = tensor
+            seen.add(storage(tensor))
+    return tensors
+
+
+def storage(tensor: Tensor) -> int:
+    """Tells tensors that share their numbers from others, also where there are none yet (``meta``)."""
+    return tensor.untyped_storage()._cdata
+
+
+def wrap(llm: PreTrainedModel, config: LoraConfig, **settings) -> PeftModel:
+    """PEFT's ``get_peft_model``.
+
+    Raises:
+        ValueError: the LoRA cannot sit on this model.
+    """
+    name = type(llm).__name__
+    try:
+        model = get_peft_model(llm, config, **settings)
+    except ValueError as error:
+        remedy = "name other target_modules, or on a mixture of experts set dropout: 0"
+        raise ValueError(f"no LoRA with these settings can be put on {name}: {error} ({remedy})") from error
+    if config.ensure_weight_tying and not is_tied(model):
+        raise ValueError(
+            f"{name} has one matrix for input and output, which PEFT would train apart; use its rows alone"
+        )
+    for path, layer in model.named_modules():
+        base = layer.get_base_layer() if isinstance(layer, LoraLayer) else None
+        plain = type(layer) is not PlainLora or type(base).forward is torch.nn.Linear.forward
+        if isinstance(base, torch.nn.Linear) and not plain:
+            raise ValueError(f"{name}: {path} is no plain linear layer; name target_modules without it")
     return model
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from models.decoders import layers
+
 Quantization = Literal["nf4", "int8"]
 BYTES = {"nf4": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "int8": 1.0}
 """Of a number: nf4 has a factor of 8 bits for 64 numbers, and one of 32 bits for 256 factors."""
@@ -59,7 +61,7 @@ def quantize(
         small.bias = layer.bias
         return small.to(device).requires_grad_(False)
 
-    for block in llm.get_decoder().layers:
+    for block in layers(llm):
         for name, layer in [(n, m) for n, m in block.named_modules() if type(m) is nn.Linear]:
             parent, _, own = name.rpartition(".")
             setattr(block.get_submodule(parent), own, of(layer))
@@ -77,8 +79,8 @@ def base_bytes(model: nn.Module, quantization: Quantization | None) -> float:
         quantization: in which it will be.
     """
     of_llm = getattr(model, "causal_lm", model)
-    layers = of_llm.get_decoder().layers if quantization and hasattr(of_llm, "get_decoder") else ()
-    linear = [module for block in layers for module in block.modules() if isinstance(module, nn.Linear)]
+    blocks = layers(of_llm) if quantization and hasattr(of_llm, "get_decoder") else ()
+    linear = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
     small = {id(layer.weight) for layer in linear if not layer.weight.requires_grad}
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     return sum(p.numel() * (BYTES[quantization] if id(p) in small else p.element_size()) for p in frozen)

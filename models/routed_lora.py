@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.checkpoints import EXPERTS, Lora, check_keys, lora_config
+from models.checkpoints import EXPERTS, Lora, check_keys, lora_config, wrap
 from models.token_router import Router
 
 
@@ -76,7 +76,7 @@ def add_experts(
         if config.bias != "none" or config.lora_bias:
             raise ValueError(f"the {name} expert has a bias, which would act on every position: use bias='none'")
         if model is None:
-            model = get_peft_model(llm, config, adapter_name=name)
+            model = wrap(llm, config, adapter_name=name)
         else:
             model.add_adapter(name, config)
     model.base_model.set_adapter(list(configs))
@@ -87,7 +87,14 @@ def add_experts(
 
 
 def _connect(model: PeftModel, router: Router) -> None:
-    for layer in _lora_layers(model):
+    for path, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if ".experts." in path:
+            raise ValueError(
+                f"{path} sees the tokens that a mixture of experts sends to it, and not whole sequences, so that it "
+                "cannot be told which are frames: name other target_modules"
+            )
         if layer.lora_variant:
             raise ValueError(
                 f"experts must be plain LoRAs, not {type(next(iter(layer.lora_variant.values()))).__name__}"

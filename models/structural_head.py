@@ -18,7 +18,8 @@ def projection(width: int) -> nn.Sequential:
 class StructuralHead(nn.Module):
     """Projections of frames and of structural tokens, and the temperature between them (MeCo, Eq. 1).
 
-    Parameters have the released names. All of it computes in single precision.
+    Parameters have the released names. All of it computes in the precision of its weights, single unless all of
+    training is in another, and cosines in single precision.
 
     Args:
         width: D, of the language model.
@@ -52,4 +53,4 @@ class StructuralHead(nn.Module):
     @staticmethod
     def _project(head: nn.Module, states: Tensor) -> Tensor:
         with torch.autocast(states.device.type, enabled=False):
-            return F.normalize(head(states.float()), dim=-1)
+            return F.normalize(head(states.to(head[0].weight.dtype)).float(), dim=-1)

@@ -28,13 +28,15 @@ class Router:
 
     def select(self, states: Tensor, temporal: bool) -> Tensor:
         """States (B, L, R) between the two matrices of an expert, zero where it does not act."""
-        if self.mask is None or self.mask.shape[:-1] != states.shape[:-1]:
+        flat = self.mask is not None and states.shape[:-1] == (self.mask.numel(),)  # some families put rows end to end
+        mask = self.mask.reshape(-1, 1) if flat else self.mask
+        if mask is None or mask.shape[:-1] != states.shape[:-1]:
             found = None if self.mask is None else tuple(self.mask.shape[:-1])
             raise ValueError(
                 f"an expert sees positions {tuple(states.shape[:-1])}, the routing mask of the decoder is {found}: "
                 "experts only work in decoder layers that keep (batch, length)"
             )
-        return states.masked_fill(~self.mask if temporal else self.mask, 0)
+        return states.masked_fill(~mask if temporal else mask, 0)
 
     def _enter(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
         inputs = kwargs.get("inputs_embeds")

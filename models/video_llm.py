@@ -6,65 +6,29 @@ tokens.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from copy import deepcopy
 from functools import partial, wraps
-from inspect import signature
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch, frame_states
 from datamodules.chat import IGNORE
-from datamodules.packing import attention_pattern, block_positions
+from datamodules.packing import block_positions
+from models.certainty import Certainty
+from models.decoders import (
+    answered_together,
+    cache_argument,
+    check_inputs,
+    check_patterns,
+    layers,
+    pattern_masks,
+)
 from models.feedback import Feedback, Writing
+from models.outputs import Generated, Output
 from models.routed_lora import route, spatial_merged
-
-
-@dataclass(frozen=True, eq=False)
-class Output:
-    """What one training forward pass gives."""
-
-    lm_loss: Tensor
-    """Mean cross-entropy over the supervised tokens of the batch; 0 without any."""
-    logits: Tensor
-    """(N, V) of the supervised tokens, in row order."""
-    states: dict[str, Tensor] = field(default_factory=dict)
-    """(B, L, D) hidden states by the place where they were taken."""
-    row_loss: Tensor | None = None
-    """(B,) summed cross-entropy of each row, for logs; None: no language model is run."""
-    row_tokens: Tensor | None = None
-    """(B,) supervised tokens of each row."""
-
-    def losses_of(self, sources: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Sum and tokens of each source's loss, where rows have sources and a language model is run."""
-        if self.row_loss is None or not any(sources):
-            return {}
-        rows = {name: [row for row, source in enumerate(sources) if source == name] for name in set(sources)}
-        return {f"source/{name}": (self.row_loss[at].sum(), self.row_tokens[at].sum()) for name, at in rows.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Generated:
-    """One answer and the hidden states around it, by the place where they were taken."""
-
-    ids: Tensor
-    """(L,) the new tokens."""
-    frames: dict[str, Tensor]
-    """(T, D) at the video's frames."""
-    predicting: dict[str, Tensor]
-    """(L, D) that predicted each token."""
-    reading: dict[str, Tensor]
-    """(L, D) when each token was read."""
-    first: dict[str, Tensor]
-    """(D,) at the first token of the prompt."""
-    question: dict[str, Tensor] = field(default_factory=dict)
-    """(L, D) at the words behind the video; only where no language model reads them."""
-    moments: Tensor | None = None
-    """(L, 2) what each token was read as; NaN: as the plain token. None: all were."""
-    confidence: float | None = None
-    """See ``models.certainty``; None where nobody asked for it."""
 
 
 def without_gradients(method: Callable) -> Callable:
@@ -89,8 +53,11 @@ class VideoLLM(nn.Module):
         adapter: maps (B, T, D_feature) to (B, T, D), or is a ``FrameCompressor``.
         head: what a localizer learns on hidden states; kept here, used by the localizer.
         states: where hidden states are taken, see ``localizers.base.StatePoint``.
-        bidirectional: whether a video's frames attend to all of its frames.
+        bidirectional: whether a video's frames attend to all of its frames, also beyond the window of a layer.
         feedback: how time tokens are read with their times; None: there are none.
+
+    Raises:
+        ValueError: the language model lacks what the states or the frames' attention need.
     """
 
     sharded: bool = False
@@ -108,8 +75,21 @@ class VideoLLM(nn.Module):
         super().__init__()
         self.llm, self.adapter, self.head = llm, adapter, head
         self.states, self.bidirectional, self.feedback = tuple(states), bidirectional, feedback
-        if bidirectional:
-            self.causal_lm.config.sliding_window = None  # frames reach further than any window
+        self.check()
+
+    def check(self, sharing: bool = False) -> None:
+        """Raise ValueError if the language model cannot do what is asked of it, before it is asked.
+
+        Args:
+            sharing: dialogues will share a video, see ``packing``.
+        """
+        check_inputs(self.causal_lm)
+        if self.bidirectional:
+            check_patterns(self.causal_lm, "frames that attend to later ones (bidirectional)")
+        if sharing:
+            check_patterns(self.causal_lm, "dialogues that share a video (queries_per_video above 1)")
+        if {"before_last_layer", "before_norm"} & set(self.states):
+            layers(self.causal_lm)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -151,12 +131,12 @@ class VideoLLM(nn.Module):
             inputs = self.feedback(self.head, inputs, batch.moments, frames)
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
-        position_ids = None if batch.blocks is None else block_positions(batch.blocks)
+        blocks = torch.zeros_like(batch.input_ids) if batch.blocks is None else batch.blocks
         with self.watch() as seen, route(self.llm, batch.frame_mask):
             logits = self.causal_lm(
                 inputs_embeds=inputs,
                 attention_mask=self.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks),
-                position_ids=position_ids,
+                position_ids=block_positions(blocks),
                 logits_to_keep=supervised,
                 use_cache=False,
             ).logits.flatten(end_dim=-2)
@@ -172,11 +152,14 @@ class VideoLLM(nn.Module):
             row_tokens=tokens,
         )
 
-    def mask(self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None) -> Tensor:
-        """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""
+    def mask(
+        self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
+        """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L), see ``decoders``."""
         if blocks is None and not self.bidirectional:
             return attention_mask
-        return attention_pattern(attention_mask, dtype, blocks, frame_mask if self.bidirectional else None)
+        frames = frame_mask if self.bidirectional else None
+        return pattern_masks(self.causal_lm, attention_mask, dtype, blocks, frames)
 
     @contextmanager
     def watch(self) -> Iterator[dict[str, list[Tensor]]]:
@@ -184,15 +167,19 @@ class VideoLLM(nn.Module):
         decoder = self.causal_lm.get_decoder()
         seen: dict[str, list[Tensor]] = {point: [] for point in self.states}
 
-        def keep(point: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor | None = None) -> None:
-            seen[point].append(args[0] if output is None else output)
+        def before(point: str, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            seen[point].append(args[0] if args else kwargs["hidden_states"])
 
-        places = {
-            "before_last_layer": decoder.layers[-1].register_forward_pre_hook,
-            "before_norm": decoder.norm.register_forward_pre_hook,
-            "after_norm": decoder.norm.register_forward_hook,
-        }
-        hooks = [places[point](partial(keep, point)) for point in self.states]
+        def behind(point: str, module: nn.Module, args: tuple[Tensor, ...], output) -> None:
+            seen[point].append(output if isinstance(output, Tensor) else output[0])
+
+        hooks = []
+        for point in self.states:
+            module = decoder if point == "after_norm" else layers(self.causal_lm)[-1]
+            if point == "before_last_layer":
+                hooks.append(module.register_forward_pre_hook(partial(before, point), with_kwargs=True))
+            else:
+                hooks.append(module.register_forward_hook(partial(behind, point)))
         try:
             yield seen
         finally:
@@ -200,36 +187,79 @@ class VideoLLM(nn.Module):
                 hook.remove()
 
     @without_gradients
-    def generate(self, prompts: PromptBatch, merge_spatial: bool = False, **settings) -> list[Generated]:
+    def generate(
+        self, prompts: PromptBatch, merge_spatial: bool = False, confident: bool = False, **settings
+    ) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
         Args:
             prompts: videos and the queries about them.
             merge_spatial: add the spatial expert to the weights behind the video, see ``spatial_merged``.
+            confident: keep how likely each token was.
             settings: of transformers' ``generate``, for example ``max_new_tokens``.
 
         Returns:
             one answer a query, padded to the longest.
         """
-        rows = prompts.video_of_query
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
         prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids)
         cache = DynamicCache(config=self.causal_lm.config)
+        decoder = self.causal_lm.get_decoder()
         with self.watch() as before, route(self.llm, prompts.frame_mask):
-            self.causal_lm.get_decoder()(
+            decoder(
                 inputs_embeds=prefix,
                 attention_mask=self.mask(prompts.prefix_mask, prefix.dtype, prompts.frame_mask, None),
                 position_ids=(prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0),
                 use_cache=True,
-                **cache_argument(self.causal_lm, cache),
+                **cache_argument(decoder, cache),
             )
+        longest = prompts.prefix_mask.shape[1] + prompts.suffix_mask.shape[1] + settings.get("max_new_tokens", 0)
+        groups = answered_together(self.causal_lm, prompts.suffix_mask.sum(-1), longest)
+        start = prompts.prefix_mask.argmax(-1)
+        said, videos = {}, prompts.video_of_query.tolist()
+        with spatial_merged(self.llm) if merge_spatial else nullcontext():
+            for queries in groups:
+                own = cache if len(groups) == 1 else deepcopy(cache)
+                certainty = Certainty() if confident else None
+                followed = {"logits_processor": LogitsProcessorList([certainty])} if confident else {}
+                answers, steps, moments = self._answer(
+                    prompts, queries, prefix, frames, before, own, settings | followed
+                )
+                likely = certainty.of(answers) if confident else None
+                for number, query in enumerate(queries.tolist()):
+                    row = videos[query]
+                    said[query] = Generated(
+                        ids=answers[number],
+                        frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
+                        predicting={point: states[number, :-1] for point, states in steps.items()},
+                        reading={point: states[number, 1:] for point, states in steps.items()},
+                        first={point: calls[0][row, start[row]] for point, calls in before.items()},
+                        moments=None if moments is None else moments[number],
+                        log_likely=None if likely is None else likely[number],
+                    )
+        return [said[query] for query in sorted(said)]
+
+    def _answer(
+        self,
+        prompts: PromptBatch,
+        queries: Tensor,
+        prefix: Tensor,
+        frames: Tensor,
+        before: dict[str, list[Tensor]],
+        cache: DynamicCache,
+        settings: dict,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """New ids (Q, L) of some queries, the states (Q, 1 + L, D) around them, and what they were read as (Q, L, 2).
+
+        The cache holds the videos, of whose pass ``before`` are the states.
+        """
+        rows, length = prompts.video_of_query[queries], int(prompts.suffix_mask[queries].sum(-1).max())
         cache.batch_select_indices(rows)
-        suffix = self.words(prompts.suffix_ids)
-        if self.feedback:
-            suffix = self.feedback(self.head, suffix, prompts.moments, frames, rows)
-        attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
-        merged = spatial_merged(self.llm) if merge_spatial else nullcontext()
-        with self.watch() as during, merged, self._listening(prompts, frames, before, during) as writing:
+        suffix = self.words(prompts.suffix_ids[queries, -length:])
+        if self.feedback and prompts.moments is not None:
+            suffix = self.feedback(self.head, suffix, prompts.moments[queries, -length:], frames, rows)
+        attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask[queries, -length:]], dim=1)
+        with self.watch() as during, self._listening(prompts, rows, frames, before, during) as writing:
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
@@ -240,40 +270,28 @@ class VideoLLM(nn.Module):
             if self.states or self.feedback:  # the last token has been predicted, but not yet read
                 self._read_last(answers, attention_mask, cache)
         steps = {point: torch.cat([call[:, -1:] for call in calls], dim=1) for point, calls in during.items()}
-        start = prompts.prefix_mask.argmax(-1)
-        return [
-            Generated(
-                ids=ids,
-                frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
-                predicting={point: states[query, :-1] for point, states in steps.items()},
-                reading={point: states[query, 1:] for point, states in steps.items()},
-                first={point: calls[0][row, start[row]] for point, calls in before.items()},
-                moments=torch.stack(writing.moments, dim=1)[query] if writing else None,
-            )
-            for query, (ids, row) in enumerate(zip(answers, rows.tolist(), strict=True))
-        ]
+        return answers, steps, torch.stack(writing.moments, dim=1) if writing else None
 
     def _listening(
-        self, prompts: PromptBatch, frames: Tensor, before: dict[str, list[Tensor]], during: dict[str, list[Tensor]]
+        self,
+        prompts: PromptBatch,
+        rows: Tensor,
+        frames: Tensor,
+        before: dict[str, list[Tensor]],
+        during: dict[str, list[Tensor]],
     ) -> AbstractContextManager[Writing | None]:
-        """Time tokens are read with their times inside, where the localizer has any."""
+        """Time tokens are read with their times inside, where the localizer has any. Queries are about ``rows``."""
         if not self.feedback:
             return nullcontext()
         seen = {point: frame_states(calls[0], prompts) for point, calls in before.items()}
-        videos = prompts.feature_mask, prompts.video_of_query
-        return Writing(self.feedback, self.head, frames, seen, *videos, during).listening(self.words)
+        return Writing(self.feedback, self.head, frames, seen, prompts.feature_mask, rows, during).listening(self.words)
 
     def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
-        mask = F.pad(attention_mask, (0, answers.shape[1]), value=1)
-        self.causal_lm.get_decoder()(
+        mask, decoder = F.pad(attention_mask, (0, answers.shape[1]), value=1), self.causal_lm.get_decoder()
+        decoder(
             inputs_embeds=self.words(answers[:, -1:]),
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,
             use_cache=True,
-            **cache_argument(self.causal_lm, cache),
+            **cache_argument(decoder, cache),
         )
-
-
-def cache_argument(llm: PreTrainedModel, cache: Cache) -> dict[str, Cache]:
-    """A cache under the name that the model's ``forward`` has for it: ``past_key_values`` before transformers 5.24."""
-    return {"cache" if "cache" in signature(llm.forward).parameters else "past_key_values": cache}

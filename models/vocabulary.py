@@ -4,7 +4,23 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def is_tied(llm: nn.Module) -> bool:
+    """Whether one matrix holds the input vectors of tokens and the output layer."""
+    return llm.get_input_embeddings().weight is llm.get_output_embeddings().weight
+
+
+def word_matrices(llm: PreTrainedModel) -> tuple[list[str], bool]:
+    """Names of the modules that hold a row for each token, and whether input and output are one matrix.
+
+    Where they are, only the input's is named. A name is the last part of the full one, as PEFT looks for it.
+    """
+    ends, tied = (llm.get_input_embeddings(), llm.get_output_embeddings()), is_tied(llm)
+    names = {module: name.rpartition(".")[2] for name, module in llm.named_modules()}
+    return [names[module] for module in ends[: 1 if tied else 2]], tied
 
 
 def add_tokens(

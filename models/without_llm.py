@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from datamodules.batch import Batch, PromptBatch
-from models.video_llm import Generated, Output, VideoLLM
+from models.outputs import Generated, Output
+from models.video_llm import VideoLLM
 
 
 class WithoutLLM(VideoLLM):
@@ -20,6 +21,9 @@ class WithoutLLM(VideoLLM):
     def __init__(self, words: nn.Embedding, adapter: nn.Module, head: nn.Module, answer: list[int]):
         super().__init__(words, adapter, head, ("embedded",))
         self.answer = answer
+
+    def check(self, sharing: bool = False) -> None:
+        """There is no language model."""
 
     @property
     def words(self) -> nn.Embedding:

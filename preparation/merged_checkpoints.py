@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from datamodules.chat import CHAT_FORMATS
+from datamodules.chat_formats import CHAT_FORMATS
 from localizers import FrameMatching, StructuralTokens, TextTimestamps
 from localizers.base import Localizer
 from models.adapters import Compressor

@@ -61,7 +61,10 @@ def test_the_second_question_stands_behind_the_first_answer(module):
 
 @pytest.mark.parametrize("chat", ["vicuna_v1", "vicuna_videoexpert", "phi3", "qwen2"])
 def test_the_second_question_is_that_of_one_long_dialogue(llm, chat):
-    dialogue = Dialogue(load_tokenizer(llm), chat_format(chat), TextTimestamps())
+    tokenizer = load_tokenizer(llm)
+    tokens = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>")
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    dialogue = Dialogue(tokenizer, chat_format(chat), TextTimestamps())
     prompt = dialogue.prompt(WHO, video("v", 16))
     which, when = (turn.question for turn in dialogue.writer.asked(WHO))
     ids, labels = dialogue.encoder.encode([(which, "a red robot jumps"), (when, None)])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 
 from datamodules.leakage import source_video
-from datamodules.schema import MARKER, Event, Query
+from datamodules.schema import Event, Query
 
 
 def hold_out(queries: Sequence[Query], count: int, seed: int = 0) -> tuple[list[Query], list[Query]]:
@@ -59,8 +59,8 @@ def moments(query: Query) -> Iterator[tuple[str, Event]]:
     one, and one that grounds a topic finds one.
     """
     for turn in query.turns:
-        marks = sorted(turn.times[mark] for mark in set(MARKER.findall(turn.question)))
+        marks = sorted(turn.times[mark] for mark in set(turn.question.tokens) & turn.times.keys())
         if turn.task == "grounding" and turn.topic and len(turn.events) == 1:
             yield turn.topic, turn.events[0]
-        elif len(marks) == 2 and marks[0] < marks[1] and turn.answer and not MARKER.search(turn.answer):
+        elif len(marks) == 2 and marks[0] < marks[1] and turn.answer and not turn.answer.tokens:
             yield turn.answer.strip().removesuffix("."), Event(*marks)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from random import Random
 from typing import Literal
 
-from datamodules.schema import MARKER, Turn
+from datamodules.markup import MARKER, fill
+from datamodules.schema import Turn
 from datamodules.templates import questions
 
 Prompts = Literal["published", "meco"]
@@ -102,7 +103,7 @@ def meco_question(row: Mapping, question: str) -> str | None:
             return None
         asked = question.split(QUESTION)[1].split(OPTIONS)[0]
         options = " ".join(f"({letter}) {option}" for letter, option in zip("ABCDE", row["o"], strict=False))
-        return GROUNDED.replace("{question}", asked).replace("{options}", options)
+        return str(fill(GROUNDED, {"question": asked, "options": options}))
     if task not in INSTRUCTIONS:
         return question
     end, instruction = INSTRUCTIONS[task]
@@ -134,10 +135,10 @@ def meco_training_question(turn: Turn, row: Mapping, random: Random) -> str | No
         if not (options and asked):
             return None
         one_line = " ".join(f"({letter}) {text}" for letter, text in options)
-        return template.replace("{question}", asked[-1].strip()).replace("{options in one line}", one_line)
+        return str(fill(template, {"question": asked[-1].strip(), "options in one line": one_line}))
     if "{caption}" in template:
         topic = _topic(turn.question)
-        return template.replace("{caption}", topic) if topic else None
+        return str(fill(template, {"caption": topic})) if topic else None
     return template
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from datamodules.markup import MARKER
+
 TOKEN = "<vid>"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 PAIR = re.compile(r"\s*(?:-|–|to|and)\s*(\d+(?:\.\d+)?)")
@@ -30,7 +32,13 @@ class TimeMarks:
         self.times_s, self.paired, self.first, self._used = list(times_s), paired, first, 0
 
     def replace(self, text: str) -> tuple[str, dict[str, float]]:
-        """The text with markers, and their seconds. Raises ValueError for a token without a time."""
+        """The text with markers, and their seconds.
+
+        Raises:
+            ValueError: a token has no time, or the text itself says what would be taken for a marker.
+        """
+        if found := MARKER.search(text):
+            raise ValueError(f"text that reads like a time marker: {found[0]!r}")
         times: dict[str, float] = {}
         if TOKEN in text:
             pieces = text.split(TOKEN)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.markup import VIDEO
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query, Turn, Video
 from datamodules.skips import OnError, SkippedFiles, Skips
@@ -23,7 +24,6 @@ from preparation.features.shard_writer import ShardWriter
 from preparation.features.vision_encoder import PROJECTED
 
 LAYOUT = "a list of {id, conversations: [{from, value}]} with meta: {duration, token} where there are times"
-VIDEO = "<video>"
 LOC = "<LOC>"
 """Stands for a time in an answer of VideoExpert's data, which is in this layout; ``meta.loc`` lists its windows."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -90,14 +90,19 @@ def _texts(conversations: list[Mapping]) -> tuple[list[str], list[str]]:
         texts, drops = texts[:-1], [*drops, "turn dropped: the last, a question without an answer"]
     if not texts:
         raise ValueError("no question with an answer")
-    if [text.count(VIDEO) for text in texts] != [1] + [0] * (len(texts) - 1):
-        raise ValueError(f"the first question must hold {VIDEO} once and nothing else may: {texts}")
+    if texts[0].count(VIDEO) != 1:
+        raise ValueError(f"the first question must hold {VIDEO} once: {texts[0]!r}")
     texts[0] = texts[0].removeprefix(f"{VIDEO}\n")
     return texts, drops
 
 
 def _marked(meta: Mapping, texts: list[str]) -> Mapping:
-    """Put markers in place of each ``<LOC>``; return ``meta`` with their times. Errors read ``reason: detail``."""
+    """Put markers in place of each ``<LOC>``; return ``meta`` with their times. Errors read ``reason: detail``.
+
+    Without windows in ``meta.loc`` it is text.
+    """
+    if "loc" not in meta:
+        return meta
     places, windows = [place for place, text in enumerate(texts) for _ in range(text.count(LOC))], meta.get("loc") or []
     if len(places) != len(windows):
         raise ValueError(

@@ -68,7 +68,6 @@ def test_a_literal_answer_may_bring_its_locs():
     [
         (Turn("?", "First <LOC>, then <LOC>.", events=(DOG,)), "an answer with 2 <LOC> does not fit its 1 windows"),
         (Turn("?", "During <LOC>.", events=(DOG, CAT)), "an answer with 1 <LOC> does not fit its 2 windows"),
-        (Turn("?", "During <LOC>."), "an answer with 1 <LOC> does not fit its 0 windows"),
         (Turn("?", "From <s0> to <e0>.", times={"<s0>": 41, "<e0>": 50}), r"window 41..50 s is outside the video"),
         (Turn("?", "From <s0> to <e0>.", times={"<s0>": 9, "<e0>": 50}), r"window 9..50 s is outside the video"),
         (Turn("?", "From <s0> to <e0>.", times={"<s0>": 9, "<e0>": 8}), "end_s must be after start_s"),
@@ -77,6 +76,11 @@ def test_a_literal_answer_may_bring_its_locs():
 def test_what_does_not_fit_is_refused(turn, words):
     with pytest.raises(ValueError, match=words):
         render(turn)
+
+
+def test_without_events_an_answer_has_words_that_look_like_a_loc():
+    rendered = TemporalExpert().render(Turn("?", "During <LOC>."), CLIP, Random(0))
+    assert (rendered.answer, rendered.answer.tokens, rendered.targets) == ("During <LOC>.", (), None)
 
 
 def test_an_end_that_overruns_by_rounding_is_the_end_of_the_video():

@@ -1,14 +1,17 @@
 """How sure a model is of its words: what is followed while it writes is what a second look at the text says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import LogitsProcessorList
 
 from models.certainty import Certainty
 from models.checkpoints import load_llm
+from models.outputs import Generated
 
 
-def test_it_is_the_mean_probability_of_the_tokens_up_to_the_end(llm):
+def test_it_is_the_probability_of_each_token(llm):
     model = load_llm(llm, torch.float32)
     asked = torch.tensor([[5, 6, 7], [8, 9, 10]])
     certainty = Certainty()
@@ -20,5 +23,10 @@ def test_it_is_the_mean_probability_of_the_tokens_up_to_the_end(llm):
     with torch.no_grad():
         likely = model(torch.cat([asked, answers], dim=1)).logits[:, 2:-1].log_softmax(-1)
     said = likely.gather(-1, answers[..., None]).squeeze(-1)
-    means = certainty.means(list(answers), [5, 3])
-    assert means == pytest.approx([said[0].mean().exp().item(), said[1, :3].mean().exp().item()], rel=1e-4)
+    assert torch.allclose(certainty.of(answers), said, atol=1e-4)
+
+
+def test_the_confidence_of_an_answer_is_the_geometric_mean_of_its_tokens():
+    one = Generated(torch.arange(3), {}, {}, {}, {}, log_likely=torch.tensor([0.5, 0.25, 0.9]).log())
+    assert one.confidence(2) == pytest.approx((0.5 * 0.25) ** 0.5)
+    assert replace(one, log_likely=None).confidence(2) is None

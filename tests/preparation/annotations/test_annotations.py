@@ -212,7 +212,6 @@ def test_official_drops_are_counted(tmp_path):
         (dialogue("<video>\nHi"), "no question with an answer"),
         (dialogue("Hi", "Ho"), "the first question must hold <video> once"),
         (dialogue("<video><video>\nHi", "Ho"), "the first question must hold <video> once"),
-        (dialogue("<video>\nHi", "<video>"), "the first question must hold <video> once"),
         (dialogue("<video>\nHi", "Ho") | {"id": ""}, "video must be a non-empty string"),
         (dialogue("<video>\nHi", "Ho", duration=-1), "duration_s must be positive"),
         ({"id": "v", "conversations": TIMED["conversations"][:1] * 2}, "questions and answers do not alternate"),

@@ -113,6 +113,7 @@ def test_et_instruct_turns(tmp_path, row, turn):
         (et("tvg", "<vid> - <vid>", tgt=[5, 1]), "end is not after the start"),
         (et("tvg", "<vid> - <vid>, <vid>", tgt=[1, 2]), "more <vid> than times"),
         (et("tvg", "1.0 - 7.0", tgt=[1, 2]), "time that is not in the text"),
+        (et("tvg", "<s0>: <vid> - <vid>", tgt=[1, 2]), "text that reads like a time marker"),
         (et("tvg", "x", tgt=[]), "no times"),
         (et("tal", "one.<ent>", tgt=[1, 2, 3, 4]), "captions and windows differ"),
         (et("tal", "one.<ent> <ent>", tgt=[1, 2, 3, 4]), "an <ent> without a text before it"),

@@ -19,8 +19,7 @@ class Generation:
     temperature: float = 0.0
     """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
     merge_spatial: bool = False
-    """Add the spatial expert to the weights while an answer is written: up to twice as fast where answers are long,
-    for a second copy of the adapted weights; below float32 they are rounded, and answers may differ."""
+    """Without effect: a finished run answers with its spatial expert in the weights. Older configs may have it."""
     one_prompt: bool = False
     """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
 
@@ -28,7 +27,7 @@ class Generation:
         """As ``VideoLLM.generate`` takes them."""
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
         more = sampling if self.temperature > 0 else {"do_sample": False}
-        return {"max_new_tokens": self.max_new_tokens, "merge_spatial": self.merge_spatial, **more}
+        return {"max_new_tokens": self.max_new_tokens, **more}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, merge_loras, read_weights
-from models.routed_lora import put_experts
+from models.routed_lora import merge_experts
 from models.video_llm import VideoLLM
 
 
@@ -62,16 +62,16 @@ class TrainedModel(VideoLanguageModule):
         return module
 
     def configure_model(self) -> None:
-        """As for training, but without the dropout of experts, which stay beside the base."""
+        """As for training, but without dropout."""
         super().configure_model()
         self.model.eval()
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
-        """Merge everything into the base but experts: before a video is read, no one matrix does what both do."""
+        """Merge everything into the base; only what frames get from their own expert stays beside it."""
         adapter = self.adapter(llm.config.hidden_size, weights)
         llm = merge_loras(llm, weights.loras)
         if weights.experts:
-            llm = put_experts(llm, weights.experts)
+            llm = merge_experts(llm, weights.experts)
         return self.video_llm(llm, adapter, weights).requires_grad_(False)
 
     def weights(self) -> Weights:

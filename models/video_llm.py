@@ -5,7 +5,7 @@ tokens.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -18,7 +18,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import IGNORE
 from datamodules.packing import attention_pattern, block_positions
-from models.routed_lora import route, spatial_merged
+from models.routed_lora import route
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,12 +159,11 @@ class VideoLLM(nn.Module):
                 hook.remove()
 
     @torch.inference_mode()
-    def generate(self, prompts: PromptBatch, merge_spatial: bool = False, **settings) -> list[Generated]:
+    def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
         Args:
             prompts: videos and the queries about them.
-            merge_spatial: add the spatial expert to the weights behind the video, see ``spatial_merged``.
             settings: of transformers' ``generate``, for example ``max_new_tokens``.
 
         Returns:
@@ -186,7 +185,7 @@ class VideoLLM(nn.Module):
         suffix = self.words(prompts.suffix_ids)
         suffix = refer(suffix, prompts.references, frames[rows])
         attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
-        with self.watch() as during, spatial_merged(self.llm) if merge_spatial else nullcontext():
+        with self.watch() as during:
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,

@@ -148,7 +148,7 @@ def test_a_finished_run_is_the_model_that_was_trained(expert, trained, module, t
     again = build(expert(tmp_path / "again", previous=trained)).model.eval()
     batch = collate([module.dialogue.example(grounding("red", 8.0), video(), Random(0))], 0)
     for name, term in terms(again, batch).items():
-        torch.testing.assert_close(term, terms(module, batch)[name], rtol=1e-6, atol=0)
+        torch.testing.assert_close(term, terms(module, batch)[name], rtol=1e-4, atol=1e-6)
     trained_names = {name for name, p in again.named_parameters() if p.requires_grad}
     assert {name.split(".")[-2] for name in trained_names if "lora_" in name} == set(PARTS)
 
@@ -223,40 +223,34 @@ def test_cached_and_uncached_generation_give_the_same_ids_and_spans(module):
         np.testing.assert_allclose(prediction.spans, expected.spans, rtol=1e-3, atol=1e-3)
 
 
-def test_writing_with_the_spatial_expert_in_the_weights_gives_the_same_answers(expert, trained, tmp_path):
-    """In float32; afterwards the weights are what they were, and training goes on."""
-    module = build(expert(tmp_path / "run", "--model.generation={max_new_tokens: 12}", previous=trained)).model.eval()
-    answer = torch.inference_mode()(module.answer)
-    expected = answer(collate_prompts(prompts(module), 0))
-    before = {name: value.clone() for name, value in module.model.state_dict().items()}
-    module.answering, seen = replace(module.answering, generation=Generation(12, merge_spatial=True)), []
-    layer = module.model.causal_lm.get_decoder().layers[0].self_attn.q_proj
-    hook = layer.register_forward_hook(lambda layer, *_: seen.append(layer.merged))
-    merged = answer(collate_prompts(prompts(module), 0))
-    hook.remove()
-    assert seen[0] is False, "the video needs both experts"
-    assert all(seen[1:])
-    for one, other in zip(expected, merged, strict=True):
+def test_a_finished_run_answers_as_the_model_that_was_trained(expert, trained, module, tmp_path):
+    """It has the spatial expert and the rows of <LOC> in its weights; in float32 the answers are the same."""
+    settings = ["--model.generation={max_new_tokens: 12, merge_spatial: true}"]  # older configs may ask for it
+    training = build(expert(tmp_path / "run", *settings, previous=trained)).model.eval()
+    module.answering = replace(module.answering, generation=Generation(12))
+    expected = torch.inference_mode()(training.answer)(collate_prompts(prompts(module), 0))
+    for one, other in zip(expected, module.answer(collate_prompts(prompts(module), 0)), strict=True):
         assert one.answer == other.answer
         np.testing.assert_allclose(other.spans, one.spans, rtol=1e-3, atol=1e-3)
-    assert all(torch.equal(value, before[name]) for name, value in module.model.state_dict().items())
-    batch = collate([module.dialogue.example(grounding("red", 8.0), video(), Random(0))], 0)
-    assert any(gradient.any() for gradient in gradients(module, batch).values())
+    beside = {name.split(".")[-2] for name, _ in module.named_parameters() if "lora_" in name}
+    assert beside == {"temporal"}
+    assert not any("token_adapter" in name for name, _ in module.named_parameters())
 
 
-def test_the_temporal_expert_acts_on_frames_alone(module):
+@pytest.mark.parametrize("part", PARTS)
+def test_the_temporal_expert_acts_on_frames_alone(expert, trained, module, tmp_path, part):
     """Of the first layer: S-tokens and words see the spatial expert."""
     batch = collate([module.dialogue.example(grounding("red", 1.0), video(frames=n), Random(0)) for n in (16, 9)], 0)
-    seen = {}
-    layer = module.model.causal_lm.get_decoder().layers[0].self_attn.q_proj
-    for name in PARTS:
-        keep = lambda _, inputs, output, name=name: seen.update({name: inputs[0].abs().sum(-1) > 0})  # noqa: E731
-        hook = layer.lora_B[name].register_forward_hook(keep)
-        module.model(batch)
-        hook.remove()
-    assert torch.equal(seen["temporal"], batch.frame_mask)
-    assert not (seen["spatial"] & batch.frame_mask).any()
-    assert seen["spatial"][batch.spatial_mask | (batch.labels >= 0)].all()
+    model, seen = build(expert(tmp_path / "run", previous=trained)).model.eval().model, []
+    layer = model.causal_lm.get_decoder().layers[0].self_attn.q_proj
+    layer.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(batch)
+        layer.lora_B[part].weight.add_(1.0)
+        model(batch)
+    changed = (seen[1] - seen[0]).abs().amax(-1) > 1e-4
+    real = batch.frame_mask | batch.spatial_mask | (batch.labels >= 0)  # unknown words of a question are zero
+    assert torch.equal(changed[real], (batch.frame_mask == (part == "temporal"))[real])
 
 
 def test_s_tokens_stand_behind_the_frames(module):

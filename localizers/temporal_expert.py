@@ -49,7 +49,8 @@ class LocTarget:
 class TemporalExpert(Localizer):
     """Times as ``<LOC>`` tokens that a head grounds; no time is ever written as text in an answer.
 
-    Source: VideoExpert, section 3.4 and eqs. 10-13. The paper leaves the weights of the losses open; they are UniVTG's.
+    Source: VideoExpert, sections III-B and III-E, eqs. 10-13. The paper leaves the weights of the losses open; they are
+    UniVTG's.
     """
 
     special_tokens: ClassVar[tuple[str, ...]] = (LOC,)
@@ -121,6 +122,12 @@ class TemporalExpert(Localizer):
         is_loc = batch.labels == ids[LOC]
         rows = is_loc.nonzero()[:, 0]
         output = self._read(head, states, batch, is_loc)
+        if output.saturated:
+            warnings.warn(
+                "every offset of the temporal head is saturated at 0 or 1 and gets no gradient: it will not learn "
+                "where a moment ends. Start again with a smaller optimization.head_lr",
+                stacklevel=2,
+            )
         foreground, windows = stack_targets(batch.targets, rows.tolist(), batch.feature_mask)
         smooth_l1, giou = boundary_losses(output, foreground, windows)
         return {

@@ -127,6 +127,24 @@ def test_without_any_loc_terms_are_zero_and_reach_head_and_states():
     assert states.grad is not None
 
 
+def test_a_saturated_head_is_told(recwarn):
+    """All offsets at 0: the GIoU term is 1 and stays so."""
+    targets = render(Turn("?", task="grounding", events=(DOG,))).targets
+    labels = torch.tensor([[-100] * 5 + [9]])
+    frame_mask = torch.tensor([[False, True, True, True, True, False]])
+    batch = SimpleNamespace(
+        labels=labels, frame_mask=frame_mask, feature_mask=torch.ones(1, 4, dtype=torch.bool), targets=((targets,),)
+    )
+    localizer, states = TemporalExpert(), {"after_norm": torch.ones(1, 6, 8)}
+    head = localizer.head(8)
+    localizer.loss(head, states, batch, {LOC: 9})
+    assert not recwarn
+    torch.nn.init.constant_(head.boundary.layers[2].bias, -30.0)
+    with pytest.warns(UserWarning, match="every offset of the temporal head is saturated .* optimization.head_lr"):
+        terms = localizer.loss(head, states, batch, {LOC: 9})
+    assert terms["giou"].item() == pytest.approx(1.0)
+
+
 def test_at_first_a_loc_weighs_as_much_as_a_frame():
     """Otherwise training does not see for long what was asked."""
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ import json
 import math
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -69,6 +69,17 @@ class FeatureHeader:
     """M; they are as wide as the features."""
     spatial_source: str = ""
     """Which patch tokens and which attention they were made of."""
+
+    def read_as(self, patches: bool = False, spatial: str = "") -> "FeatureHeader":
+        """Of this header, what a model depends on; shards often hold more than it reads.
+
+        Args:
+            patches: whether it reads the patches of a frame.
+            spatial: its S-tokens. They are the same, whether they are stored or made from patches while reading.
+        """
+        unread = {} if patches else {"patches": "", "patch_count": 0, "patch_width": 0}
+        source = (self.spatial_source or f"{self.patches}; {self.cls_attention}") if spatial else ""
+        return replace(self, cls_attention="", spatial=spatial, spatial_count=0, spatial_source=source, **unread)
 
     def check_same(self, other: "FeatureHeader", here: str = "here", there: str = "there") -> None:
         """Compare with another header. Where both know the digest of their encoder, its name does not matter.

@@ -17,6 +17,7 @@ from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries
+from datamodules.records import FeatureHeader
 from datamodules.sampling import Draw
 from datamodules.schema import Query
 from datamodules.shards import ShardReader
@@ -25,6 +26,8 @@ from datamodules.streaming import stream
 
 Pair = tuple[ShardReader, Query]
 """A query and the shards that hold its video."""
+Reads = Callable[[FeatureHeader, str], FeatureHeader]
+"""Of the header of a folder, the part that a model depends on."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,13 @@ def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example 
 
 
 def open_sources(
-    sources: Sequence[Source], on_error: OnError, unique: bool = False
+    sources: Sequence[Source], reads: Reads, on_error: OnError, unique: bool = False
 ) -> tuple[list[list[Pair]], Counter]:
     """Pair every query with the shards that hold its video.
 
     Args:
-        sources: local sources; their features must have been made in the same way.
+        sources: local sources; what is read of their features must have been made in the same way.
+        reads: says what is read, see ``Splicer.reads``.
         on_error: what to do with a query whose video is absent.
         unique: refuse an id that two sources use, and a weight.
 
@@ -90,8 +94,9 @@ def open_sources(
         if unique and source.weight != 1:
             raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
         reader = ShardReader(source.shards)
-        first = first or (source, reader)
-        first[1].header.check_same(reader.header, first[0].shards, source.shards)
+        header = reads(reader.header, source.shards)
+        first = first or (header, source.shards)
+        first[0].check_same(header, first[1], source.shards)
         for query in read_queries(source.queries):
             if unique and query.id in files:
                 raise ValueError(

@@ -24,8 +24,6 @@ from datamodules.sources import (
     open_sources,
     share_videos,
 )
-from datamodules.spatial_compression import check_shards
-from datamodules.splicing import WITH_PATCHES
 
 
 def collate_readable(samples: list, collate, pad_id: int) -> Batch | PromptBatch:
@@ -85,18 +83,16 @@ class TemporalDataModule(L.LightningDataModule):
 
     def _open(self, split: str) -> list[list[Pair]]:
         """The pairs of each source."""
-        opened, skipped = open_sources(self.sources[split], self.on_error, unique=split != "train")
+        reads = self.dialogue.splicer.reads
+        opened, skipped = open_sources(self.sources[split], reads, self.on_error, unique=split != "train")
         self.skipped += skipped
         self.queries[split] = [query for pairs in opened for _, query in pairs]
         reader = next(reader for pairs in opened for reader, _ in pairs)
-        header = reader.header
-        if self.dialogue.splicer.spatial:
-            check_shards(header, self.dialogue.splicer.spatial, str(reader.folder))
-        if self.dialogue.splicer.question_tokenizer and not header.patches:
-            raise ValueError(f"{reader.folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
         if self.header:
-            self.header.check_same(header, "the other split", f"data.{split}")
-        self.header = header
+            used = reads(self.header, "the other split"), reads(reader.header, reader.folder)
+            used[0].check_same(used[1], "the other split", f"data.{split}")
+        if split == "train" or self.header is None:
+            self.header = reader.header
         return opened
 
     def train_dataloader(self) -> DataLoader:

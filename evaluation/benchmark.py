@@ -59,7 +59,7 @@ def benchmark(
     L.seed_everything(seed, verbose=False)
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
     reader = ShardReader(shards)
-    check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
+    check_features(module, reader.header, shards)
     source = Source(shards, queries)
     data = TemporalDataModule(
         module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.nn.functional import pad
 
+import evaluate
 import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.packing import pack
@@ -32,10 +33,14 @@ SPATIAL = "--model.spatial=2x3"
 PARTS = ("temporal", "spatial")
 
 
+PATCHES = {"patches": "test", "patch_count": 5, "patch_width": 8, "cls_attention": "test"}
+STORED = {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test; test"}
+
+
 def with_spatial(world: Path, folder: Path, **more) -> Path:
     """The world's videos with made-up S-tokens (2x3), or with ``patches`` of each frame."""
     reader, rng = ShardReader(world / "videos"), np.random.default_rng(0)
-    header = replace(reader.header, **(more or {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test"}))
+    header = replace(reader.header, **(more or STORED))
     with ShardWriter(folder, header) as writer:
         for video in map(reader.read, reader.ids):
             shapes = {"patches": (16, 5, 8), "cls_attention": (16, 5)} if more else {"spatial": (6, 8)}
@@ -351,8 +356,7 @@ def test_locs_without_their_windows_name_the_query(module):
 
 def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
     """From an odd number of patches; 17 groups do not fit 16 frames, nor 6 tokens 5 patches."""
-    patches = {"patches": "test", "patch_count": 5, "patch_width": 8, "cls_attention": "test"}
-    folder = with_spatial(world, tmp_path / "patches", **patches)
+    folder = with_spatial(world, tmp_path / "patches", **PATCHES)
     source = f"--data.train=[{{shards: {folder}, queries: {world / 'stage2.jsonl'}}}]"
     cli = build(expert(tmp_path / "run", source))
     assert next(iter(cli.datamodule.train_dataloader())).spatial.shape == (4, 6, 8)
@@ -362,6 +366,30 @@ def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
             next(iter(cli.datamodule.train_dataloader()))
     skipping = expert(tmp_path / "skip", source, "--model.spatial=17x3", "--data.on_error=skip")
     assert sum(next(iter(build(skipping).datamodule.train_dataloader())).counts.values()) == 4
+
+
+def test_shards_may_hold_more_than_is_read(expert, trained, shards, world, tmp_path):
+    """S-tokens stored or made while reading, in one mixture and from training to evaluation, or none read at all."""
+    patches = with_spatial(world, tmp_path / "patches", **PATCHES)
+    sources = [f"{{shards: {folder}, queries: {world / 'stage2.jsonl'}}}" for folder in (shards, patches)]
+    assert next(
+        iter(build(expert(tmp_path / "mix", f"--data.train=[{', '.join(sources)}]")).datamodule.train_dataloader())
+    )
+    run = tmp_path / "frames"
+    train.main(expert(run, "--model.spatial=null", f"--data.train=[{sources[0]}]", max_steps=1))
+    asked = [f"--queries={world / 'test' / 'grounding.jsonl'}", "--num_workers=0", "--generation.max_new_tokens=4"]
+    for checkpoint, folder in ((trained, patches), (run, patches), (run, shards), (run, world / "videos")):
+        output = tmp_path / f"{checkpoint.name}-{folder.name}"
+        where = [f"--checkpoint={checkpoint}", f"--shards={folder}", f"--output={output}"]
+        evaluate.main(["benchmark", *asked, *where])
+        assert (output / "metrics.json").is_file()
+    with pytest.raises(ValueError, match="videos: S-tokens 2x3 are requested, but the shards hold neither"):
+        where = [f"--checkpoint={trained}", f"--shards={world / 'videos'}", f"--output={tmp_path / 'no'}"]
+        evaluate.main(["benchmark", *asked, *where])
+    with pytest.raises(ValueError, match="were made differently: spatial_source: 'test; test' .* 'test; other'"):
+        other = with_spatial(world, tmp_path / "other", **PATCHES | {"cls_attention": "other"})
+        where = [f"--checkpoint={trained}", f"--shards={other}", f"--output={tmp_path / 'no'}"]
+        evaluate.main(["benchmark", *asked, *where])
 
 
 def test_features_of_another_width_need_an_adapter_of_their_own(expert, world, tmp_path):
@@ -381,8 +409,7 @@ def test_features_of_another_width_need_an_adapter_of_their_own(expert, world, t
 def other_width(world: Path, folder: Path) -> Path:
     """The world's videos with features and S-tokens of width 12."""
     reader = ShardReader(world / "videos")
-    made = {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test", "width": 12}
-    with ShardWriter(folder, replace(reader.header, **made)) as writer:
+    with ShardWriter(folder, replace(reader.header, **STORED, width=12)) as writer:
         for found in map(reader.read, reader.ids):
             features = np.pad(found.features, ((0, 0), (0, 4)))
             writer.add(replace(found, features=features, spatial=features[:6]))

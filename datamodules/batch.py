@@ -34,8 +34,8 @@ class Example:
     """(T, D), or patches (T, P, D) where the adapter reads them with a question in mind."""
     targets: tuple = ()
     """What the localizer returned for each turn."""
-    truncated: int = 0
-    """Dialogues that were cut."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Dialogues that were cut (``truncated``), and turns that were left out, by reason."""
     blocks: Tensor | None = None
     """(L,) 0 for what all dialogues share, then 1, 2, .. for each. None: there is one dialogue."""
     spatial: Tensor | None = None
@@ -181,8 +181,7 @@ def _spatial(samples: list[Example] | list[Prompt], side: str) -> dict[str, Tens
 
 def collate(examples: list[Example], pad_id: int, counts: Counter | None = None) -> Batch:
     """Pad examples into a Batch."""
-    counts = Counter(counts)
-    counts["truncated"] += sum(example.truncated for example in examples)
+    counts = sum((example.counts for example in examples), Counter(counts))
     features = [example.features for example in examples]
     blocks = [torch.zeros_like(e.input_ids) if e.blocks is None else e.blocks for e in examples]
     return Batch(

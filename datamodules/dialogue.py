@@ -1,5 +1,6 @@
 """From an annotation to an example or a prompt: words, then ids with known labels, then the frames between them."""
 
+from collections import Counter
 from random import Random
 
 import torch
@@ -9,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batch import Example, Prompt
 from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder, ChatFormat
 from datamodules.clip import Clip
-from datamodules.rendered import Rendered, Renderer
+from datamodules.rendered import Rendered, Renderer, Unsayable
 from datamodules.schema import Query, Turn, Video
 from datamodules.spatial_compression import Compression
 from datamodules.splicing import Splicer
@@ -57,12 +58,15 @@ class Dialogue:
     def example(self, query: Query, video: Video, random: Random) -> Example:
         """A training example: the spliced sequence with its labels and targets.
 
+        Turns whose answer the localizer has no way to write are left out and counted.
+
         Raises:
             ValueError: the query's times do not fit the video, or the text is so long that the video or one of the
                 localizer's special tokens would be cut off, naming the query.
+            Unsayable: no turn is left.
         """
         clip = self._clip(query, video)
-        rendered = [self._render(turn, clip, random, query) for turn in self.writer.turns(query, random)]
+        rendered, counts = self._render_all(self.writer.turns(query, random), clip, random, query)
         ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
         kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
         lost = {VIDEO_ID: "the video", **self.special}.keys() & set(ids[self.max_text_tokens :])
@@ -81,7 +85,7 @@ class Dialogue:
             labels=spliced_labels,
             references=self._references(input_ids, rendered, query),
             targets=tuple(turn.targets for turn in rendered),
-            truncated=int(len(ids) > len(kept)),
+            counts=counts + Counter(truncated=int(len(ids) > len(kept))),
             **tokens,
         )
 
@@ -121,8 +125,24 @@ class Dialogue:
     def _render(self, turn: Turn, clip: Clip, random: Random, query: Query) -> Rendered:
         try:
             return self.localizer.render(turn, clip, random)
+        except Unsayable:
+            raise
         except ValueError as error:
             raise ValueError(f"query {query.id}: {error}") from None
+
+    def _render_all(
+        self, turns: list[Turn], clip: Clip, random: Random, query: Query
+    ) -> tuple[list[Rendered], Counter[str]]:
+        """The turns that can be learned, one at least, and how many were left out for each reason."""
+        rendered, counts = [], Counter()
+        for number, turn in enumerate(turns):
+            try:
+                rendered.append(self._render(turn, clip, random, query))
+            except Unsayable as error:
+                counts[str(error)] += 1
+                if not rendered and number == len(turns) - 1:
+                    raise
+        return rendered, counts
 
     def _references(self, ids: Tensor, turns: list[Rendered], query: Query) -> Tensor:
         """Frame numbers (L,) of reference tokens, -1 elsewhere.

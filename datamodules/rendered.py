@@ -21,6 +21,10 @@ class Rendered:
     """Frame number of each reference token in the question; the frame's input vector is added to the token's."""
 
 
+class Unsayable(ValueError):
+    """A localizer has no way to write this answer. Its turn is left out of the dialogue, and counted by the message."""
+
+
 class Renderer(Protocol):
     """What a dialogue needs of a localizer; see ``localizers.base.Localizer``, which is one."""
 
@@ -30,4 +34,8 @@ class Renderer(Protocol):
     """The one of them that stands for a frame in a question."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
-        """Write the times of a turn; ``random`` is the source of every choice between paraphrases."""
+        """Write the times of a turn; ``random`` is the source of every choice between paraphrases.
+
+        Raises:
+            Unsayable: the localizer has no way to write this answer.
+        """

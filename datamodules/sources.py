@@ -18,6 +18,7 @@ from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries
 from datamodules.records import FeatureHeader
+from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
 from datamodules.schema import Query
 from datamodules.shards import ShardReader
@@ -61,9 +62,11 @@ class Skipped:
 
 
 def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example | Prompt | Skipped:
-    """What ``make`` gives, or why it gives nothing, where the user asked to skip that."""
+    """What ``make`` gives, or why not, where the user asked to skip that or the localizer has no way to write it."""
     try:
         return make()
+    except Unsayable as error:
+        return Skipped(str(error))
     except ValueError as error:
         if on_error == "fail":
             raise

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.clip import Clip
-from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.rendered import Rendered, Unsayable
+from datamodules.schema import MARKER, Event, Prediction, Query, Turn
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
 from models.temporal_head import (
@@ -84,6 +84,7 @@ class TemporalExpert(Localizer):
 
         Raises:
             ValueError: a literal answer has another number of ``<LOC>`` than windows, or a window is outside the video.
+            Unsayable: a literal answer holds a single time.
         """
         answer, windows = self._answer(turn)
         targets = tuple(target(group, clip) for group in windows) or None
@@ -107,8 +108,10 @@ class TemporalExpert(Localizer):
             if count != len(windows):
                 raise ValueError(f"an answer with {count} {LOC} does not fit its {len(windows)} windows")
             return in_seconds(turn.answer, turn.times), windows
-        windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
-        return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+        text = TIMES.sub(_loc, turn.answer)
+        if MARKER.search(text):
+            raise Unsayable("turn left out: a single time in its answer, and <LOC> stands for a span")
+        return text, [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
 
     def loss(
         self, head: TemporalHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]

@@ -354,6 +354,26 @@ def test_locs_without_their_windows_name_the_query(module):
         module.dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(), Random(0))
 
 
+def test_turns_with_a_single_time_are_left_out_and_counted(expert, world, tmp_path, capsys):
+    """Their dialogues go on without them, and a dialogue of nothing else is left out, whatever on_error says."""
+    (first, second, *_) = read_queries(world / "stage2.jsonl")
+    times = {"<s0>": 1.0, "<e0>": 2.0}
+    point, span = (
+        Turn("When?", "At <s0>.", times=times),
+        Turn("And from when to when?", "From <s0> to <e0>.", times=times),
+    )
+    mixed = Query("mixed", first.video, "dialogue", turns=(point, span, point))
+    write_queries(tmp_path / "q.jsonl", [mixed, Query("alone", second.video, "dialogue", turns=(point,))])
+    source = f"--data.train=[{{shards: {world / 'videos'}, queries: {tmp_path / 'q.jsonl'}}}]"
+    train.main(expert(tmp_path / "run", source, "--model.spatial=null", max_steps=1))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "a single time in its answer" in line]
+    assert line.split()[-2] == "3"
+    example = build(expert(tmp_path / "one", source, "--model.spatial=null")).model.dialogue.example(
+        mixed, ShardReader(world / "videos").read(first.video), Random(0)
+    )
+    assert sum(example.counts.values()) == 2 and len(example.targets) == 1
+
+
 def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
     """From an odd number of patches; 17 groups do not fit 16 frames, nor 6 tokens 5 patches."""
     folder = with_spatial(world, tmp_path / "patches", **PATCHES)
@@ -448,7 +468,7 @@ def test_multiple_choice_is_learned_by_letter_and_grounded_by_its_question(modul
     assert all("why does it sing?" in turn.question and "A. a dog\nB. a cat" in turn.question for turn in turns)
     assert dialogue.writer.asked(query) == [Turn(wording, task="qa")]
     grounded = replace(query, task="grounded_qa", events=(Event(1, 2),))
-    when = Turn("During which frames does why does it sing? happen?", task="grounded_qa")
+    when = Turn("During which frames why does it sing? happen?", task="grounded_qa")
     assert dialogue.writer.asked(grounded) == [Turn(wording, task="qa"), when]
     dialogue.writer.one_prompt = True
     (both,) = dialogue.writer.asked(grounded)

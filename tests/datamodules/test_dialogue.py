@@ -1,6 +1,7 @@
 """From annotations to tokens: wording, labels, splicing, batches."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -12,6 +13,7 @@ from datamodules.chat import IGNORE, ChatEncoder, chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.schema import Event, Query, Turn, Video
 from datamodules.templates import questions
+from datamodules.turns import TurnWriter
 from localizers import TextTimestamps
 from models.checkpoints import load_tokenizer
 
@@ -96,6 +98,26 @@ def test_long_dialogues_are_cut_and_counted(dialogue, llm):
 def test_grounding_is_asked_as_published(dialogue):
     query = Query("q", "v", "grounding", text="  A Robot jumps.. ", events=EVENTS[:1])
     assert dialogue.writer.question(query).question == "During which frames can we see a robot jumps.?"
+
+
+@pytest.mark.parametrize("style", ["vtimellm", "videoexpert", "meco", "quickstart", "sentence"])
+def test_a_sentence_is_written_in_training_as_it_is_asked(style):
+    """Lower-cased, or in MeCo's style with its capitals."""
+    writer, query = TurnWriter(style), Query("q", "v", "grounding", text="A Robot jumps.", events=EVENTS[:1])
+    written = "A Robot jumps" if style == "meco" else "a robot jumps"
+    assert written in writer.question(query).question
+    asked = {turn.question for seed in range(50) for turn in writer.turns(query, Random(seed))}
+    assert all(written in question for question in asked)
+    events = replace(query, task="events", text="", events=(replace(EVENTS[0], caption="A Robot jumps."),) * 2)
+    turns = [turn for seed in range(50) for turn in writer.turns(events, Random(seed)) if turn.task == "grounding"]
+    assert turns and all(written in turn.question and turn.topic == "A Robot jumps" for turn in turns)
+
+
+def test_the_paper_s_wording_of_videoexpert():
+    query = Query("q", "v", "grounding", text="A man opens the door.", events=EVENTS[:1])
+    asked = "During which frames a man opens the door happen?"
+    assert TurnWriter("videoexpert").question(query).question == asked
+    assert asked in {TurnWriter("videoexpert").turns(query, Random(seed))[0].question for seed in range(50)}
 
 
 def test_training_material_cannot_be_asked(dialogue):

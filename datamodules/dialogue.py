@@ -114,6 +114,11 @@ class Dialogue:
         return tuple(ids[answered + 1 :])
 
     def _clip(self, query: Query, video: Video) -> Clip:
+        if video.nominal and query.timed:
+            raise ValueError(
+                f"query {query.id}: it is about times of video {video.id}, which was packed without its length; pack "
+                "it again with a durations file that has it"
+            )
         if query.duration_s is not None:
             return Clip.of(video, query.duration_s)
         try:

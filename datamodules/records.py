@@ -136,7 +136,8 @@ def to_members(video: Video) -> dict[str, bytes]:
             np.lib.format.write_array(buffer := io.BytesIO(), array, allow_pickle=False)
             members[f"{name}.npy"] = buffer.getvalue()
     about = {"id": video.id, "duration_s": float(video.duration_s), "frame_times_s": video.frame_times_s.tolist()}
-    members["video.json"] = json.dumps(about | {"source": video.source}).encode()
+    about |= {"source": video.source} | ({"nominal": True} if video.nominal else {})
+    members["video.json"] = json.dumps(about).encode()
     return members
 
 
@@ -170,7 +171,8 @@ def from_members(members: Mapping[str, bytes | bytearray | memoryview]) -> Video
     about = json.loads(bytes(members["video.json"]))
     arrays = {name: _read_array(members[f"{name}.npy"]) for name in ARRAYS if f"{name}.npy" in members}
     times_s = np.asarray(about["frame_times_s"], dtype=np.float64)
-    return Video(about["id"], about["duration_s"], times_s, source=about.get("source", ""), **arrays)
+    more = {"source": about.get("source", ""), "nominal": about.get("nominal", False)}
+    return Video(about["id"], about["duration_s"], times_s, **arrays, **more)
 
 
 def decode_record(record: Mapping, pread: Callable[[int, int], bytes | bytearray], header: FeatureHeader) -> Video:

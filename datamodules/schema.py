@@ -52,6 +52,25 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A clip that is a part of a longer file.
+
+    Raises:
+        ValueError: no file is named, or the times are no span of it.
+    """
+
+    file: str
+    """Name of the file without its ending, or its path in the folder of videos."""
+    start_s: float
+    end_s: float
+
+    def __post_init__(self):
+        if not isinstance(self.file, str) or not self.file:
+            raise ValueError(f"file must be a non-empty string, got {self.file!r}")
+        Event(self.start_s, self.end_s)
+
+
+@dataclass(frozen=True)
 class Turn:
     """One question and its answer, before any localizer has written times into them.
 
@@ -108,6 +127,8 @@ class Query:
     """Seconds of a clip for which a predicted saliency is wanted. None: one a frame will do."""
     source: str = ""
     """The dataset it comes from."""
+    part: Part | None = None
+    """Where the clip lies in its file, for extraction; all other times count from its start. None: it is a file."""
 
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
@@ -134,6 +155,9 @@ class Query:
             if not math.isfinite(self.duration_s) or self.duration_s <= 0:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
             self.check_inside(self.duration_s)
+        if self.part and abs(self.part.end_s - self.part.start_s - (self.duration_s or 0.0)) > self.TOLERANCE_S:
+            raise ValueError(f"duration_s is {self.duration_s}, the part of the file {self.part.start_s}.."
+                             f"{self.part.end_s} s")  # fmt: skip
 
     def check_inside(self, duration_s: float) -> None:
         """Raise ValueError if an event or a scored clip leaves a video of ``duration_s`` seconds."""
@@ -142,6 +166,11 @@ class Query:
                 raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
+
+    @property
+    def timed(self) -> bool:
+        """Whether it names a time, or asks for one."""
+        return self.task not in ("dialogue", "qa") or any(turn.times or turn.events for turn in self.turns)
 
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
@@ -201,6 +230,8 @@ class Video:
     """(M, D) float16, S-tokens: the patches of the whole video, compressed (``datamodules.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
+    nominal: bool = False
+    """Whether ``duration_s`` is made up, because nobody knows it; then no time of the video means anything."""
 
     def __post_init__(self):
         if self.features.ndim != 2 or self.features.shape[0] == 0:

@@ -20,10 +20,13 @@ def annotations(
     subset: str | None = None,
     prompts: Literal["published", "meco"] | None = None,
     filter: Literal[tuple(FILTERS)] | None = None,
+    longest_s: float | None = None,
     shards: Path | None = None,
+    clips: Path | None = None,
+    videos: Path | None = None,
     on_error: OnError = "fail",
 ) -> None:
-    """Convert a published annotation file into queries.
+    """Convert a published annotation file into queries, and perhaps into the list of clips to extract.
 
     Args:
         name: dataset.
@@ -35,17 +38,26 @@ def annotations(
         subset: training or validation (youcook2).
         prompts: whose questions (et_instruct, etbench).
         filter: a paper's rule for choosing training data.
+        longest_s: cut longer videos into clips of several events (internvid).
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
+        clips: jsonl to write for ``features --videos``: the file of each video, and which part of it is meant.
+        videos: folder or list of the files, for the clips; without it they lie beside the list, or are yet to come.
         on_error: stop at the first record that cannot be used, or skip and count it.
     """
     from datamodules.query_files import write_queries
+    from preparation.annotations.clips import write_clips
     from preparation.annotations.conversion import convert
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
-    options["prompts"] = prompts
+    options |= {"prompts": prompts, "longest_s": longest_s}
+    if videos and not clips:
+        raise ValueError("--videos is for --clips, the list of clips to write; features of the videos are --shards")
     converted = convert(name, input, on_error, shards, filter, **options)
     write_queries(output, converted.queries)
     print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
+    if clips:
+        counts = write_clips(clips, converted.queries, videos, on_error)
+        print_table("clips for features --videos", ("written to", str(clips)), counts.items())
 
 
 def overlap(training: Path, evaluation: Path) -> int:

@@ -103,7 +103,10 @@ def _fault(query: Query, stored_s: float) -> tuple[str, str] | None:
     """Why the times of a query do not fit features of ``stored_s`` seconds, with details."""
     if query.duration_s is not None:
         if abs(query.duration_s - stored_s) > max(Query.TOLERANCE_S, DURATION_SHARE * stored_s):
-            detail = f"{query.duration_s} s and {stored_s} s; another cut of the video, or frames for seconds?"
+            cause = (
+                "it is a part of its file: write --clips for `features`" if query.part else "another cut of the video"
+            )
+            detail = f"{query.duration_s} s and {stored_s} s; {cause}, or frames for seconds?"
             return "annotation and features differ in duration", detail
         return None
     try:

@@ -120,6 +120,18 @@ def test_the_paper_s_wording_of_videoexpert():
     assert asked in {TurnWriter("videoexpert").turns(query, Random(seed))[0].question for seed in range(50)}
 
 
+def test_times_of_a_video_without_a_known_length_are_refused(dialogue):
+    """It was packed with a nominal one, which serves dialogues without times."""
+    unknown = replace(video(4), nominal=True)
+    talk = Query("t", "v", "dialogue", turns=(Turn("what?", "a robot."),))
+    assert len(dialogue.example(talk, unknown, Random(0)).features) == 4
+    timed = replace(talk, turns=(Turn("when?", "from <s0> to <e0>.", times={"<s0>": 1, "<e0>": 2}),))
+    for query in (timed, Query("g", "v", "grounding", text="x", events=EVENTS[:1], duration_s=40.0)):
+        for make in (lambda q: dialogue.example(q, unknown, Random(0)), lambda q: dialogue.prompt(q, unknown)):
+            with pytest.raises(ValueError, match=f"query {query.id}: it is about times of video v, which was packed"):
+                make(query)
+
+
 def test_training_material_cannot_be_asked(dialogue):
     with pytest.raises(ValueError, match="query q: an 'events' record"):
         dialogue.writer.question(Query("q", "v", "events", events=EVENTS))

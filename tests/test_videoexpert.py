@@ -18,6 +18,7 @@ import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.packing import pack
 from datamodules.query_files import read_queries, write_queries
+from datamodules.sampling import Part
 from datamodules.schema import Event, Query, Turn, Video
 from datamodules.shards import ShardReader
 from lightning_modules.answering import Generation
@@ -512,6 +513,18 @@ def test_shipped_configs_hold_the_published_values(parsing_only):
     assert (str(tuned["model"]["init_args"]["previous"]), tuned["trainer"]["max_epochs"]) == ("runs/videoexpert", 3)
     changed = {"previous": tuned["model"]["init_args"]["previous"]}
     assert tuned["model"]["init_args"] == model | changed
+
+
+def test_the_shipped_mixture_is_that_of_table_1(parsing_only):
+    """With the published numbers of records; and nothing in it asks what happens at some time."""
+    files = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("videoexpert/pretrain", "data/videoexpert")]
+    sources = {Path(source.shards).parent.name: source for source in TrainingCLI(files).config["data"]["train"]}
+    records = {"internvid": 107_300, "activitynet": 10_009, "nextqa": 34_132}
+    samples = {"internvid": 107_300, "activitynet": 28_200, "nextqa": 35_100}
+    assert sources.keys() == records.keys()
+    for name, source in sources.items():
+        assert Part(records[name], source.weight).draws == pytest.approx(samples[name], rel=0.003)
+    assert [source.queries.name for source in sources.values()] == ["events.jsonl", "events.jsonl", "train.jsonl"]
 
 
 def test_the_shipped_configs_train_the_tiny_model_one_after_the_other(runs, llm, world, shards, tmp_path):

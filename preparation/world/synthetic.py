@@ -186,9 +186,7 @@ class World:
         return Query(f"{video.id}.dialogue", video.id, "dialogue", turns=turns, duration_s=video.duration_s)
 
     def _rng(self, *key) -> np.random.Generator:
-        """A generator for each purpose, so that no part of the world depends on how many others were made."""
-        digest = hashlib.sha256(repr((self.seed, *map(str, key))).encode()).digest()
-        return np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
+        return generator(self.seed, *key)
 
     def _look(self, combination) -> np.ndarray:
         return self.directions[np.arange(self.families), list(combination)].sum(0) / np.sqrt(self.families)
@@ -198,6 +196,12 @@ class World:
         style = 0.5 * self.noise * rng.standard_normal((1, self.width))
         features = (features + style + self.noise * rng.standard_normal(features.shape)).astype(np.float16)
         return Video(name, duration_s, times * duration_s, features, source=f"synthetic world {self.seed}")
+
+
+def generator(seed: int, *key) -> np.random.Generator:
+    """One for each purpose, so that no part of the world depends on how many others were made."""
+    digest = hashlib.sha256(repr((seed, *map(str, key))).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
 
 
 def write_world(folder: Path, world: World, images: int, train: int, val: int, test: int) -> None:

@@ -13,6 +13,7 @@ import webdataset
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from datamodules.batch import Example, Prompt
+from datamodules.changed_frames import ChangedFrames, Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
@@ -41,12 +42,16 @@ class Source:
     """Annotation file, one Query a line."""
     weight: float = 1.0
     """Times that an epoch of training holds each query: 2 is twice, 0.5 a half of them, drawn anew each epoch."""
+    frames: Frames = "given"
+    """What is seen of a video: its frames, the same ``shuffled``, ``none``, or those of an ``other_video``."""
 
     def __post_init__(self):
         if not 0 < self.weight < math.inf:
             raise ValueError(
                 f"{self.queries}: weight must be positive, got {self.weight}; leave the source out instead"
             )
+        if self.remote and self.frames != "given":
+            raise ValueError(f"{self.shards}: remote shards show their frames as they are, not {self.frames}")
 
     @property
     def remote(self) -> bool:
@@ -96,7 +101,8 @@ def open_sources(
     for source, found in zip(sources, pairs, strict=True):
         if unique and source.weight != 1:
             raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
-        reader = ShardReader(source.shards)
+        given = source.frames == "given"
+        reader = ShardReader(source.shards) if given else ChangedFrames(source.shards, source.frames)
         header = reads(reader.header, source.shards)
         first = first or (header, source.shards)
         first[0].check_same(header, first[1], source.shards)

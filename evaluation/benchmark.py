@@ -7,15 +7,18 @@ from pathlib import Path
 import lightning as L
 
 from callbacks.predictions import PredictionWriter
+from callbacks.spans import draw_spans
 from callbacks.timelines import draw_timelines
 from command_line.launcher import launcher_settings, leave_group
 from command_line.tables import console
+from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries
 from datamodules.schema import Prediction, Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
+from evaluation.chance import baselines, collapse_scores, lengths_s, spans
 from evaluation.protocol import check_features, protocol
 from evaluation.results import metrics_table
 from lightning_modules.answering import Generation
@@ -35,6 +38,7 @@ def benchmark(
     num_workers: int = 2,
     seed: int = 0,
     on_error: OnError = "fail",
+    frames: Frames = "given",
     generation: Generation = Generation(),  # noqa: B008 (frozen)
 ) -> dict[str, float]:
     """Answer every query of a file and score the answers.
@@ -43,7 +47,7 @@ def benchmark(
         checkpoint: run folder of train.py, or released weights.
         shards: features of the videos.
         queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
-        output: where metrics.json, predictions.jsonl and timelines.png go.
+        output: where metrics.json, predictions.jsonl, timelines.png and spans.png go.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         devices: processes, where no launcher started them.
@@ -51,6 +55,7 @@ def benchmark(
         num_workers: reading processes.
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
+        frames: what the model sees: the frames as given, shuffled, none of them (zeros), or those of an other_video.
         generation: decoding.
 
     Returns:
@@ -60,7 +65,7 @@ def benchmark(
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
     reader = ShardReader(shards)
     check_features(module, reader.header, shards)
-    source = Source(shards, queries)
+    source = Source(shards, queries, frames=frames)
     data = TemporalDataModule(
         module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
     )
@@ -70,12 +75,19 @@ def benchmark(
     answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
     metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
     update_metrics(metrics, answered)
-    scores = compute_metrics(metrics)
+    lengths = lengths_s(answered, reader)
+    found = spans(answered, lengths)
+    scores = compute_metrics(metrics) | collapse_scores(found)
     if trainer.is_global_zero:
-        report = {"metrics": scores, "protocol": protocol(module, reader.header, source, seed, answered)}
+        beside = baselines(answered, lengths)
+        about = protocol(module, reader.header, source, seed, answered)
+        report = {"metrics": scores, "baselines": beside, "protocol": about}
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
-        console.print(metrics_table(scores, f"{checkpoint} on {queries}"))
+        if lengths:
+            draw_spans(output / "spans.png", found)
+        shown = "" if frames == "given" else f", frames: {frames}"
+        console.print(metrics_table(scores, f"{checkpoint} on {queries}{shown}", beside=beside))
     leave_group()
     return scores
 

@@ -47,6 +47,7 @@ def protocol(
         "missing": sum(prediction is None for _, prediction in answered),
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
         "features": {"shards": source.shards, **asdict(header)},
+        "frames": source.frames,
         "prompt_style": f"{module.style}_eval",
         "prompts": {
             task: "\n".join(turn.question for turn in module.dialogue.writer.asked(query))

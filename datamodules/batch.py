@@ -61,8 +61,8 @@ class Prompt:
     spatial: Tensor | None = None
     spatial_mask: Tensor | None = None
     question_ids: Tensor | None = None
-    next_ids: tuple[int, ...] = ()
-    """A second question, to be put behind the answer to the first. Empty: there is none."""
+    next_ids: tuple[tuple[int, ...], ...] = ()
+    """Later questions, each to be put behind the answer to the one before."""
 
     def shares_video(self, other: "Prompt") -> bool:
         """Whether the part up to the video's end is the same.
@@ -152,8 +152,8 @@ class PromptBatch(_Tensors):
     """(B, L_prefix)."""
     question_ids: Tensor | None = None
     """(B, L_question) as in ``Batch``; a video that is asked two things then has two rows."""
-    next_ids: tuple[tuple[int, ...], ...] = ()
-    """One a query, see ``Prompt``."""
+    next_ids: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """Of each query, see ``Prompt``."""
     counts: Counter = field(default_factory=Counter)
 
 
@@ -229,17 +229,17 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
 
 
 def follow_up(prompts: PromptBatch, answers: Sequence[Sequence[int]], pad_id: int) -> PromptBatch:
-    """The second questions of those queries that have one (one at least), behind what was said before.
+    """The next questions of those queries that have one (one at least), behind what was said before.
 
     Args:
-        prompts: the first questions.
+        prompts: the questions before.
         answers: ids of the answer to each, its end token included.
         pad_id: fills up shorter rows.
     """
     places = [place for place, ids in enumerate(prompts.next_ids) if ids]
     asked, references = [], []
     for place in places:
-        real, more = prompts.suffix_mask[place].bool(), [*answers[place], *prompts.next_ids[place]]
+        real, more = prompts.suffix_mask[place].bool(), [*answers[place], *prompts.next_ids[place][0]]
         asked.append(torch.cat([prompts.suffix_ids[place][real], prompts.suffix_ids.new_tensor(more)]))
         if prompts.references is not None:
             references.append(F.pad(prompts.references[place][real], (0, len(more)), value=-1))
@@ -251,5 +251,5 @@ def follow_up(prompts: PromptBatch, answers: Sequence[Sequence[int]], pad_id: in
         video_of_query=prompts.video_of_query[places],
         queries=tuple(prompts.queries[place] for place in places),
         clips=tuple(prompts.clips[place] for place in places),
-        next_ids=((),) * len(places),
+        next_ids=tuple(prompts.next_ids[place][1:] for place in places),
     )

@@ -103,13 +103,13 @@ class Dialogue:
             prefix_ids=prefix_ids,
             suffix_ids=suffix_ids,
             references=self._references(suffix_ids, [rendered], query),
-            next_ids=self._next(rendered, later[0]) if later else (),
+            next_ids=tuple(self._next(rendered, turn) for turn in later),
             **tokens,
         )
 
-    def _next(self, first: Rendered, second: Rendered) -> tuple[int, ...]:
-        """Ids of the second question, as they stand behind any answer to the first."""
-        ids, labels = self.encoder.encode([(first.question, "A"), (second.question, None)])
+    def _next(self, first: Rendered, later: Rendered) -> tuple[int, ...]:
+        """Ids of a later question, as they stand behind any answer to the one before."""
+        ids, labels = self.encoder.encode([(first.question, "A"), (later.question, None)])
         answered = max(place for place, label in enumerate(labels) if label != IGNORE)
         return tuple(ids[answered + 1 :])
 

@@ -272,6 +272,8 @@ class Prediction:
     """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
+    answers: tuple[str, ...] = ()
+    """One a question, where several were asked one after the other; ``answer`` has them all."""
 
     def to_json(self) -> str:
         """One JSON line."""

@@ -100,11 +100,13 @@ class TurnWriter:
         )
 
     def asked(self, query: Query) -> list[Turn]:
-        """The turns that ask a query: two for ``grounded_qa``, first for the option and then for the moment.
+        """The turns that ask a query: all of a dialogue; two for ``grounded_qa``, for the option and for the moment.
 
-        It has one where its wording asks for both, where the query brings its own words, and in a style that asks for
-        moments alone.
+        The latter has one where its wording asks for both, where the query brings its own words, and in a style that
+        asks for moments alone.
         """
+        if query.task == "dialogue":
+            return [Turn(turn.question, task="dialogue", times=turn.times) for turn in query.turns]
         both = query.task == "grounded_qa" and not query.turns and questions("qa", f"{self.style}_eval")
         if not both or "{options" in self._wording(query):
             return [self.question(query)]

@@ -10,6 +10,7 @@ from torch import nn
 
 from datamodules.schema import Prediction, Query
 from metrics.dense_captioning import EventLocalization
+from metrics.dialogue import DialogueOverlap
 from metrics.grounded_qa import GroundedQA, QuestionAccuracy
 from metrics.grounding import TemporalGrounding
 from metrics.highlights import HighlightDetection
@@ -84,8 +85,21 @@ def _labelled(query: Query, prediction: Prediction | None) -> tuple[tuple | None
     return *_saliency(query, prediction), "all"
 
 
+def _dialogue(query: Query, prediction: Prediction | None) -> tuple[list[str], list[str]]:
+    return said(prediction), [turn.answer for turn in query.turns]
+
+
+def said(prediction: Prediction | None) -> list[str]:
+    """The answers to the questions of a dialogue, in order."""
+    return [] if prediction is None else list(prediction.answers or [prediction.answer])
+
+
 def _saliency(query: Query, prediction: Prediction | None) -> tuple[tuple | None, np.ndarray]:
     return (prediction.saliency or None) if prediction else None, np.array(query.saliency)
+
+
+def _is_dialogue(query: Query) -> bool:
+    return query.task == "dialogue" and all(turn.answer is not None for turn in query.turns)
 
 
 def _is_moment(query: Query) -> bool:
@@ -103,6 +117,7 @@ TASKS = {
         for name in ("tvsum", "youtube_highlights")
     },
     "dense_captioning": Task(EventLocalization, lambda query: query.task == "dense_captioning", _windows),
+    "dialogue": Task(DialogueOverlap, _is_dialogue, _dialogue),
     "qa": Task(QuestionAccuracy, lambda query: query.task == "qa" and query.answer is not None, _choice),
     "grounded_qa": Task(GroundedQA, lambda query: query.task == "grounded_qa", _evidence),
 }

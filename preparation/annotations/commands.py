@@ -35,7 +35,7 @@ def annotations(
         tasks: what to make of described events (activitynet, youcook2, didemo).
         durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
         grounding: file with the moments (nextgqa).
-        subset: training or validation (youcook2).
+        subset: training or validation (youcook2); generic, temporal or consistency (video_chatgpt).
         prompts: whose questions (et_instruct, etbench).
         filter: a paper's rule for choosing training data.
         longest_s: cut longer videos into clips of several events (internvid).

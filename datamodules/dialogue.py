@@ -14,6 +14,7 @@ from datamodules.rendered import Rendered, Renderer, Unsayable
 from datamodules.schema import Query, Turn, Video
 from datamodules.spatial_compression import Compression
 from datamodules.splicing import Splicer
+from datamodules.templates import introduced
 from datamodules.turns import TurnWriter
 
 
@@ -67,7 +68,9 @@ class Dialogue:
         """
         clip = self._clip(query, video)
         rendered, counts = self._render_all(self.writer.turns(query, random), clip, random, query)
-        ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
+        asked = [introduced(rendered[0].question, self.writer.style, len(video.features))]
+        asked += [turn.question for turn in rendered[1:]]
+        ids, labels = self.encoder.encode(list(zip(asked, (turn.answer for turn in rendered), strict=True)))
         kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
         lost = {VIDEO_ID: "the video", **self.special}.keys() & set(ids[self.max_text_tokens :])
         if lost:
@@ -93,7 +96,8 @@ class Dialogue:
         """A query to answer, split behind the video so that queries can share what comes before."""
         clip = self._clip(query, video)
         rendered, *later = (self._render(turn, clip, Random(0), query) for turn in self.writer.asked(query))
-        ids, _ = self.encoder.encode([(rendered.question, None)])
+        asked = introduced(rendered.question, self.writer.style, len(video.features))
+        ids, _ = self.encoder.encode([(asked, None)])
         end_of_video = ids.index(VIDEO_ID) + 1
         prefix_ids, _, tokens = self.splicer.splice(ids[:end_of_video], video, rendered.question)
         suffix_ids = torch.tensor(ids[end_of_video:])

@@ -21,6 +21,8 @@ EVENTS = tuple(
     Event(10.0 * i, 10.0 * i + 5, f"a red robot {verb}") for i, verb in enumerate(("jumps", "sings", "digs"))
 )
 
+FIND = Query("f", "v", "grounding", "a red robot jumps", (EVENTS[0],))
+
 
 @pytest.fixture(scope="module")
 def dialogue(llm):
@@ -35,6 +37,24 @@ def video(frames: int, name: str = "v") -> Video:
 def test_every_task_has_ten_paraphrases_and_a_wording_for_evaluation(task):
     assert len(set(questions(task, "vtimellm"))) >= 10
     assert len(questions(task, "vtimellm_eval")) == 1
+
+
+def test_a_style_may_introduce_the_video(llm, dialogue):
+    """Box 2 of VTimeLLM; the number of frames is the video's, and only the first question is behind it."""
+    tokenizer = load_tokenizer(llm)
+    tokenizer.add_tokens(["This is a video with", "frames: "])
+    paper = Dialogue(tokenizer, chat_format("vicuna_v1"), TextTimestamps(), style="vtimellm_paper")
+    assert paper.writer.question(FIND) == dialogue.writer.question(FIND), "the questions are VTimeLLM's"
+    ids = paper.prompt(FIND, video(12)).prefix_ids
+    assert tokenizer.decode(ids[:-12]).replace(" ", "").endswith(":Thisisavideowith12frames:")
+    turns = (Turn("<video>\nWhat is it?", "A robot."), Turn("And what else?", "Nothing."))
+    talk = Query("t", "v", "dialogue", turns=turns)
+    example = paper.example(talk, video(12), Random(0))
+    assert tokenizer.decode(example.input_ids).count("This is a video with") == 1
+    bare = dialogue.example(talk, video(12), Random(0))
+    assert (example.labels != IGNORE).sum() == (bare.labels != IGNORE).sum()
+    own = Query("o", "v", "dialogue", turns=(Turn("Look at <video> first. What is it?", "A robot."),))
+    assert "This is a" not in tokenizer.decode(paper.example(own, video(12), Random(0)).input_ids)
 
 
 def test_unknown_styles_and_formats_list_the_known_ones():

@@ -1,19 +1,27 @@
 """The commands of the pages on papers and released weights: every one is taken by its parser, with all its options."""
 
 import functools
+import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 import evaluate
 import prepare
+import train
+from datamodules.query_files import read_queries, write_queries
+from datamodules.schema import Query, Turn
+from datamodules.shards import ShardReader
 from lightning_modules.training_cli import TrainingCLI
-from sweep import grid, read_sweep
+from preparation.features.shard_writer import ShardWriter
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted((ROOT / "docs" / "reproduce").glob("*.md")), ROOT / "docs" / "released-weights.md"]
+PAGES = [ROOT / "docs" / name for name in ("reproduce/vtimellm.md", "reproduce/videoexpert.md", "released-weights.md")]
 
 
 def commands(script: str) -> list[list[str]]:
@@ -23,7 +31,7 @@ def commands(script: str) -> list[list[str]]:
     for name, value in values.items():
         blocks = blocks.replace(f"${{{name}}}", value).replace(f"${name}", value)
     lines = re.findall(rf"^\s*python {re.escape(script)} (.*)$", blocks, re.M)
-    return list(map(list, sorted({tuple(shlex.split(line, comments=True)) for line in lines})))
+    return list(map(list, dict.fromkeys(tuple(shlex.split(line, comments=True)) for line in lines)))
 
 
 def named(arguments: list[str]) -> str:
@@ -76,7 +84,8 @@ def test_runs_have_folders_of_their_own():
 
 @pytest.mark.parametrize("arguments", commands("sweep.py"), ids=named)
 def test_sweeps_have_points(arguments):
-    assert len(list(grid(read_sweep(ROOT / arguments[0])["parameters"]))) > 3
+    parameters = yaml.safe_load((ROOT / arguments[0]).read_text())["parameters"]
+    assert max(len(parameter.get("values", ())) for parameter in parameters.values()) > 3
 
 
 def test_numbers_are_marked_as_the_papers():
@@ -85,3 +94,67 @@ def test_numbers_are_marked_as_the_papers():
         tables = re.findall(r"(?:^\|.*\n)+", page.read_text(), re.M)
         scores = [table for table in tables if re.search(r"\| \d+\.\d+ \|", table)]
         assert scores and all("not run here" in table for table in scores), page.name
+
+
+STEP = ["--model.init_args.feature_width=8", "--model.init_args.dtype=float32", "--trainer.precision=32-true"]
+STEP += ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--data.num_workers=0", "--trainer.logger=false"]
+QUICK = ["--generation.max_new_tokens=4", "--num_workers=0"]
+
+
+def add_spatial(source: Path, folder: Path) -> None:
+    """The same videos with made-up S-tokens, 4x64."""
+    reader, random = ShardReader(source), np.random.default_rng(0)
+    header = replace(reader.header, spatial="4x64", spatial_count=256, spatial_source="made up")
+    with ShardWriter(folder, header) as writer:
+        for video in map(reader.read, reader.ids):
+            writer.add(replace(video, spatial=random.random((256, 8)).astype(np.float16)))
+
+
+def asked(world: Path) -> dict[str, list[Query]]:
+    """Questions of every kind about the made-up test videos, by what the pages call their files."""
+    moments = list(read_queries(world / "test" / "grounding.jsonl"))[:4]
+    events = list(read_queries(world / "test" / "dense_captioning.jsonl"))[:4]
+    choices = [replace(query, task="grounded_qa", options=("a robot", "a cat"), answer=0) for query in moments]
+    turns = (Turn("What is this?", "A red robot."),)
+    talk = [Query(f"t{k}", query.video, "dialogue", turns=turns) for k, query in enumerate(moments)]
+    talk = {f"video_chatgpt/{part}": talk for part in ("generic", "temporal", "consistency")}
+    data = {"activitynet/val_2": moments + events, "youcook2/val": events, "nextgqa/test": choices}
+    return data | talk | {"charades_sta/test": moments, "qvhighlights/val": moments}
+
+
+@pytest.fixture
+def place(world, tmp_path, monkeypatch) -> Path:
+    """A folder with the shipped configs, and with made-up data where the pages have theirs."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    add_spatial(world / "videos", tmp_path / "videos")
+    for page in PAGES[:2]:
+        for name, file in re.findall(r"data/(\w+)/(shards|val_shards|\w+(?=\.jsonl))", page.read_text()):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            images, path = name in ("lcs558k", "webvid"), tmp_path / "data" / name / file
+            shards, queries = ("images", "stage1") if images else ("videos", "stage2")
+            if "shards" not in file:
+                path.with_suffix(".jsonl").unlink(missing_ok=True)
+                path.with_suffix(".jsonl").symlink_to(world / f"{queries}.jsonl")
+            elif not path.exists():
+                path.symlink_to(world / shards if images else tmp_path / shards)
+    for name, queries in asked(world).items():
+        path = tmp_path / "data" / f"{name}.jsonl"
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        write_queries(path, queries)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_pages_run(place, llm):
+    """Every stage and row for one step, every evaluation of what came out of it, on the made-up world."""
+    for arguments in commands("train.py"):
+        train.main([*arguments, f"--model.init_args.llm={llm}", *STEP])
+    for name, *options in commands("evaluate.py"):
+        if "checkpoints" in options or name not in ("benchmark", "dialogue"):
+            continue  # released weights, published annotations
+        options = [option for option in options if option not in ("--judge.model", "gpt-3.5-turbo")]
+        evaluate.main([name, *options, *(QUICK if name == "benchmark" else ())])
+        metrics = json.loads((place / options[options.index("--output") + 1] / "metrics.json").read_text())
+        assert metrics["metrics"]

@@ -69,15 +69,12 @@ def benchmark(
     data = TemporalDataModule(
         module.dialogue, test=[source], eval_batch_size=batch_size, num_workers=num_workers, on_error=on_error
     )
-    writer = PredictionWriter(output)
-    trainer = tester(devices, writer)
+    trainer = tester(devices, writer := PredictionWriter(output))
     trainer.test(module, data, verbose=False)
     answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
-    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
-    update_metrics(metrics, answered)
     lengths = lengths_s(answered, reader)
     found = spans(answered, lengths)
-    scores = compute_metrics(metrics) | collapse_scores(found)
+    scores = task_scores(answered) | collapse_scores(found)
     if trainer.is_global_zero:
         beside = baselines(answered, lengths)
         about = protocol(module, reader.header, source, seed, answered)
@@ -86,10 +83,16 @@ def benchmark(
         draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
         if lengths:
             draw_spans(output / "spans.png", found)
-        shown = "" if frames == "given" else f", frames: {frames}"
-        console.print(metrics_table(scores, f"{checkpoint} on {queries}{shown}", beside=beside))
+        console.print(metrics_table(scores, f"{checkpoint} on {queries}, frames: {frames}", beside=beside))
     leave_group()
     return scores
+
+
+def task_scores(answered: list[tuple[Query, Prediction | None]]) -> dict[str, float]:
+    """What ``lightning_modules.scoring`` says of each task."""
+    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
+    update_metrics(metrics, answered)
+    return compute_metrics(metrics)
 
 
 def tester(devices: int, writer: PredictionWriter) -> L.Trainer:

@@ -7,6 +7,7 @@ python prepare.py captions details --input queries.jsonl --videos DIR --output F
 python prepare.py captions dialogues --input events.jsonl --output dialogues.jsonl --text.model M
 python prepare.py pack --features DIR --durations stage2.json --output SHARDS
 python prepare.py verify SHARDS
+python prepare.py export --checkpoint RUN/checkpoints/X.ckpt --to FOLDER
 python prepare.py import-meco --input FOLDER --output RUN
 python prepare.py synthetic --output DIR
 python prepare.py clip --output FILE.mp4
@@ -23,12 +24,12 @@ from typing import get_type_hints
 from command_line.parser import CommandParser, precise
 from preparation.annotations.commands import annotations, overlap
 from preparation.captioning.commands import captions
-from preparation.commands import import_meco
+from preparation.commands import export, import_meco
 from preparation.features.commands import features, pack, verify
 from preparation.world.commands import clip, synthetic, tiny_clip, tiny_lm
 
 COMMANDS = {command.__name__.replace("_", "-"): command for command in (
-    features, annotations, overlap, captions, pack, verify, import_meco, synthetic, clip, tiny_clip, tiny_lm,
+    features, annotations, overlap, captions, pack, verify, export, import_meco, synthetic, clip, tiny_clip, tiny_lm,
 )}  # fmt: skip
 POSITIONAL = {
     "annotations": ["name"], "captions": ["kind"], "verify": ["shards"], "overlap": ["training", "evaluation"],

@@ -3,145 +3,100 @@
 python sweep.py configs/sweeps/meco_ablation.yaml --output runs/sweeps/meco_ablation
 
 ``wandb sweep`` takes the same file where there is a W&B account. Finished runs are not run again, one that was killed
-goes on with its last checkpoint.
+goes on with its last checkpoint, and those that fail are listed at the end.
 """
 
-import csv
 import json
-import subprocess
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 
-import yaml
 from rich.console import Console
-from rich.table import Table
 
 from command_line.parser import CommandParser
+from sweeps.runner import Point, run_points
+from sweeps.sweep_file import command, grid, read_sweep
+from sweeps.table import SEED, brief, default_columns, last_metrics, summary
 
-SEED = "seed_everything"
-COUNTS = ("n", "unparsed", "invalid", "missing")
-"""Ends of the names of logged values that are no scores."""
+__all__ = ["brief", "command", "grid", "last_metrics", "main", "read_sweep", "run"]
 
 
-def run(sweep: Path, output: Path, columns: list[str] | None = None) -> None:
+def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int = 1, dry_run: bool = False) -> int:
     """Train every grid point and print what it reached.
 
     Args:
         sweep: the file.
         output: a folder for each run and ``results.json`` are written below it.
         columns: metrics of the table; without it those that were logged beside the sweep's metric.
+        jobs: runs at a time; they share the visible GPUs out.
+        dry_run: print the commands only.
+
+    Returns:
+        how many runs failed.
 
     Raises:
         ValueError: the file is not a grid sweep that this command understands, or a run did not log its metric.
     """
     settings = read_sweep(sweep)
-    points = list(grid(settings["parameters"]))
-    results = []
-    for number, point in enumerate(points):
-        folder = output / f"{number:03d}"
-        if not (folder / "model" / "manifest.json").is_file():
-            print(f"run {number + 1} of {len(points)}: {json.dumps(point)}", flush=True)
-            began = (folder / "checkpoints" / "last.ckpt").is_file()
-            subprocess.run([*command(settings, point), f"--output={folder}", *["--resume=true"] * began], check=True)
-        metrics = last_metrics(folder / "logs")
-        if (name := settings.get("metric", {}).get("name")) and name not in metrics:
-            raise ValueError(f"{sweep}: run {folder} logged no {name}; see its data.val and trainer.val_check_interval")
-        results.append({"parameters": point, "metrics": metrics})
+    if jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {jobs}")
+    points = [Point(i, point, output / f"{i:03d}") for i, point in enumerate(grid(settings["parameters"]))]
+    if dry_run:
+        for point in points:
+            print("finished:" if point.finished else shlex.join(point.arguments(settings)), point.folder)
+        return 0
+    metric, results = settings.get("metric", {}).get("name"), {}
+
+    def done(point: Point) -> None:
+        metrics = point.metrics()
+        if metric and metric not in metrics:
+            raise ValueError(f"{sweep}: run {point.folder} logged no {metric}; see its data.val and val_check_interval")
+        if not (columns or default_columns(metrics, metric)):
+            raise ValueError(
+                f"{sweep}: run {point.folder} logged no score, so the table would be empty: give the sweep data.val "
+                "and a metric, or name --columns"
+            )
+        results[point.number] = {"parameters": point.parameters, "metrics": metrics}
         output.mkdir(parents=True, exist_ok=True)
-        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    if columns is None:
-        group = settings.get("metric", {}).get("name", "val/").rpartition("/")[0]
-        beside = [name for name in results[0]["metrics"] if name.startswith(f"{group}/")]
-        columns = [name for name in beside if name.rpartition("/")[2] not in COUNTS]
-    varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
-    Console(width=110).print(summary(sweep.stem, results, [name for name in varied if name != SEED], columns))
+        (output / "results.json").write_text(json.dumps(in_order(results), indent=2) + "\n")
+
+    failed = run_points(settings, points, jobs, done)
+    if results:
+        varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
+        chosen = columns or default_columns(in_order(results)[0]["metrics"], metric)
+        varied = [name for name in varied if name != SEED]
+        Console(width=110).print(summary(sweep.stem, in_order(results), varied, chosen))
+    for number, status in failed.items():
+        point = points[number]
+        print(
+            f"sweep.py: error: {point.folder} ended with status {status}: {json.dumps(point.parameters)}",
+            file=sys.stderr,
+        )
+    return len(failed)
 
 
-def read_sweep(path: Path) -> dict:
-    """A sweep file.
-
-    Raises:
-        ValueError: another method than grid, no parameters, or a parameter without ``value`` or ``values``.
-    """
-    settings = yaml.safe_load(Path(path).read_text())
-    if not isinstance(settings, dict) or settings.get("method") != "grid" or not settings.get("parameters"):
-        raise ValueError(f"{path}: expected method: grid and parameters; other methods need `wandb sweep`")
-    for name, parameter in settings["parameters"].items():
-        if not isinstance(parameter, dict) or set(parameter) not in ({"value"}, {"values"}):
-            raise ValueError(f"{path}: parameter {name} must have either value or values")
-    return settings
-
-
-def grid(parameters: dict) -> Iterator[dict]:
-    """Every combination of the parameters' values; the last one varies fastest."""
-    names = list(parameters)
-    values = [p["values"] if "values" in p else [p["value"]] for p in parameters.values()]
-    return (dict(zip(names, combination, strict=True)) for combination in product(*values))
-
-
-def command(settings: dict, point: dict) -> list[str]:
-    """The command of a grid point, with W&B's macros filled in."""
-    arguments = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in point.items()]
-    macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [settings["program"]]}
-    macros["${args}"] = arguments
-    default = ["${env}", "${interpreter}", "${program}", "${args}"]
-    return [part for word in settings.get("command", default) for part in macros.get(word, [word])]
-
-
-def last_metrics(logs: Path) -> dict[str, float]:
-    """The last value of every validation metric in a run's logs, of which a resumed run has several."""
-    rows = []
-    for log in sorted(logs.glob("metrics*.csv")):  # metrics-001.csv, .., metrics.csv
-        with open(log, newline="") as lines:
-            rows += csv.DictReader(lines)
-    return {name: float(row[name]) for row in rows for name in row if name.startswith("val/") and row[name]}
-
-
-def summary(title: str, results: Sequence[dict], varied: Sequence[str], columns: Sequence[str]) -> Table:
-    """Mean and standard deviation over seeds, one line a setting of the ``varied`` parameters."""
-    groups: dict[str, list[dict]] = {}
-    for result in results:
-        setting = "\n".join(f"{name.rpartition('.')[2]}: {brief(result['parameters'][name])}" for name in varied)
-        groups.setdefault(setting, []).append(result["metrics"])
-    table = Table("setting", "runs", *(name.removeprefix("val/").replace("/", "\n") for name in columns), title=title)
-    for setting, runs in groups.items():
-        cells = []
-        for name in columns:
-            values = [metrics[name] for metrics in runs if name in metrics]
-            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.1f}{spread}" if values else "-")
-        table.add_row(setting, str(len(runs)), *cells, end_section=True)
-    return table
-
-
-def brief(value: object) -> str:
-    """A parameter for people: of a class only its settings."""
-    try:
-        value = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
-        return value
-    settings = value.get("init_args", value) if isinstance(value, dict) else None
-    return str(value) if settings is None else ", ".join(f"{name}={content}" for name, content in settings.items())
+def in_order(results: dict[int, dict]) -> list[dict]:
+    """Results by the number of their point."""
+    return [results[number] for number in sorted(results)]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line and return the exit status: 0 fine, 1 a run failed, 2 bad input."""
     parser = CommandParser(prog="sweep.py", description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path, help="a W&B sweep file with method: grid")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--columns", type=list[str] | None, default=None, help="metrics of the table")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its part of the GPUs")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands only")
     try:
-        run(**parser.parse_args(args).as_dict())
+        failed = run(**parser.parse_args(args).as_dict())
     except (ValueError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:
-        print(f"sweep.py: error: a run ended with status {error.returncode}; run again to go on", file=sys.stderr)
-        return 1
-    return 0
+    if failed:
+        print(f"sweep.py: error: {failed} of the runs failed; run again to go on", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

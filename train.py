@@ -7,36 +7,33 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from command_line.launcher import leave_group
 from command_line.parser import precise
+from command_line.quiet import only_what_matters
+from lightning_modules import preflight
+from lightning_modules.preflight import find_checkpoint
 from lightning_modules.training_cli import TrainingCLI
+from lightning_modules.weights_folder import save_trained
 
 
 def main(args: list[str] | None = None) -> None:
-    """Read the configuration, train, and write the weights that the next stage and evaluation start from.
+    """Read the configuration, check what is cheap, train, and write the weights that others start from.
 
     Args:
         args: command-line arguments; None: those of the process.
     """
+    only_what_matters()
     cli = TrainingCLI(args)
+    preflight.check(cli)
+    if cli.config["dry_run"]:
+        if cli.trainer.is_global_zero:
+            preflight.report(cli)
+        return
+    if cli.trainer.is_global_zero:
+        print(cli.step)
+    cli.open_loggers()
     output = Path(cli.config["output"])
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=find_checkpoint(output, cli.config["resume"]))
-    if cli.trainer.is_global_zero:
-        cli.model.save_weights(output / "model", cli.datamodule.header)
-        print(f"\nTrained weights: {output / 'model'}")
+    save_trained(output / "model", cli.trainer, cli.best)
     leave_group()
-
-
-def find_checkpoint(output: Path, resume: bool) -> Path | None:
-    """The run folder's last checkpoint if the run is to go on, nothing if it is to start.
-
-    Raises:
-        ValueError: there is nothing to go on from, or something that a new start would overwrite.
-    """
-    last = output / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise ValueError(f"--resume true, but there is no {last}")
-    if not resume and last.is_file():
-        raise ValueError(f"{last} exists: add --resume true to go on with that run, or choose another --output")
-    return last if resume else None
 
 
 if __name__ == "__main__":

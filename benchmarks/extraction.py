@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
-import decord
 import numpy as np
 import torch
 from jsonargparse import auto_cli
@@ -25,7 +24,7 @@ from datamodules.records import FeatureHeader
 from datamodules.sampling import epoch_order
 from datamodules.schema import Video
 from datamodules.shards import ShardReader
-from preparation.features.decoding import Sampling, Source, decode, find_sources
+from preparation.features.decoding import Sampling, Source, decode, find_sources, sample_frames
 from preparation.features.encoders import load_encoder
 from preparation.features.extraction import extract, extract_video
 from preparation.features.shard_writer import ShardWriter
@@ -79,8 +78,7 @@ def time_extraction(folder: Path, files: list[Path], videos: int, frames: int, r
     @torch.inference_mode()
     def with_processor() -> None:
         for source in sources:
-            reader = decord.VideoReader(str(source.path))
-            pixels = reader.get_batch(sampling.indices(len(reader), reader.get_avg_fps())).asnumpy()
+            pixels = sample_frames(source.path, sampling).pixels
             images = processor(list(pixels), return_tensors="pt")["pixel_values"]
             np.save(folder / source.id, encoder.model(images).image_embeds.half().numpy())
 

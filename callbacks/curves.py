@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class LossCurves(Callback):
-    """Draws ``curves.png`` in the run folder: every training loss over the optimiser steps."""
+    """Draws ``curves.png`` in the run folder: every training loss over the optimiser steps, as StepLog tells them."""
 
     def __init__(self):
         self.losses: dict[str, list[tuple[int, float]]] = {}
@@ -23,11 +23,11 @@ class LossCurves(Callback):
         """Go on with the curves of an interrupted run."""
         self.losses = state["losses"]
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        """Keep this batch's losses."""
-        for name, value in trainer.callback_metrics.items():
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Keep a step's losses."""
+        for name, value in metrics.items():
             if name.startswith("train/") and name.endswith("loss"):
-                self.losses.setdefault(name.removeprefix("train/"), []).append((trainer.global_step, value.item()))
+                self.losses.setdefault(name.removeprefix("train/"), []).append((step, value))
 
     def on_fit_end(self, trainer, pl_module) -> None:
         """Draw, on rank 0."""

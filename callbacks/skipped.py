@@ -38,7 +38,7 @@ class SkippedData(Callback):
         self.counts += batch.counts
 
     def on_fit_end(self, trainer, pl_module) -> None:
-        """Sum over ranks, print and log."""
+        """Sum over ranks and print."""
         total = self.total() + getattr(trainer.datamodule, "skipped", Counter())
         if not trainer.is_global_zero or not total:
             return
@@ -46,5 +46,3 @@ class SkippedData(Callback):
         for reason, count in total.most_common():
             table.add_row(reason, str(count))
         Console().print(table)
-        for logger in trainer.loggers:
-            logger.log_metrics({"data/skipped_or_cut": float(total.total())})

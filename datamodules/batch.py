@@ -44,6 +44,8 @@ class Example:
     """(L,) True where an S-token's projection stands; behind the last frame."""
     question_ids: Tensor | None = None
     """(L_question,) of the adapter's own tokenizer. None: the adapter does not read the question."""
+    source: str = ""
+    """Name of the training source, where there are several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +121,8 @@ class Batch(_Tensors):
     """(B, L_question), -1 at padding. None: the adapter does not read the question."""
     counts: Counter = field(default_factory=Counter)
     """Samples skipped or truncated on the way, by reason."""
+    sources: tuple[str, ...] = ()
+    """One a row, see ``Example``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +201,7 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
         blocks=_pad(blocks, -1) if any(e.blocks is not None for e in examples) else None,
         question_ids=_pad_questions(examples),
         counts=+counts,
+        sources=tuple(e.source for e in examples),
         **_spatial(examples, "right"),
     )
 

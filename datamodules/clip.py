@@ -1,18 +1,33 @@
 """The time axis of a video as a model sees it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from datamodules.schema import Video
+
+JITTER_S = 0.1
+"""Frames that are at most this far from evenly spaced count as evenly spaced. They are chosen from the pictures that a
+file has, so that of ten a second or more, chosen evenly, none is farther off."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The time axis of a video as the model sees it: frame ``k`` shows second ``k / frames_per_s``."""
+    """The time axis of a video as the model sees it.
+
+    A model knows frames by their number. So localizers write times on an *even* axis, on which frame ``k`` stands at
+    second ``k / frames_per_s``, and read them from it. Where frames are evenly spaced this is time itself. Where they
+    are not (a varying rate, frames that were dropped), ``even_s`` and ``true_s`` stretch between the two.
+    """
 
     duration_s: float
     """Length of the clip that times refer to."""
     frames: int
     frames_per_s: float
+    """Of evenly spaced frames; else on the average."""
+    frame_times_s: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """(T,) true seconds of each frame, non-decreasing. None: evenly spaced from 0 on."""
 
     @classmethod
     def of(cls, video: Video, duration_s: float) -> "Clip":
@@ -27,4 +42,43 @@ class Clip:
         nominal = round(rate, 1)
         if nominal and abs((frames - 1) / nominal - length_s) < 0.05:
             rate = nominal
-        return cls(duration_s, frames, rate)
+        return cls(duration_s, frames, rate, times_s)
+
+    @cached_property
+    def shown_s(self) -> np.ndarray | None:
+        """(T,) when each frame begins to be shown, increasing; None: frames are evenly spaced.
+
+        A picture that a file shows for long may stand several times; its frames share the time until the next.
+        """
+        times_s = self.frame_times_s
+        if times_s is None or len(times_s) < 2:
+            return None
+        distinct, number, count = np.unique(times_s, return_inverse=True, return_counts=True)
+        until_s = np.append(distinct[1:], max(self.duration_s, distinct[-1] + count[-1] / self.frames_per_s))
+        place = np.arange(len(times_s)) - np.searchsorted(times_s, distinct)[number]
+        shown_s = distinct[number] + (until_s - distinct)[number] * place / count[number]
+        even_s = np.linspace(shown_s[0], shown_s[-1], len(shown_s))
+        return None if abs(shown_s - even_s).max() <= JITTER_S else shown_s
+
+    @property
+    def even(self) -> bool:
+        """Whether frames are evenly spaced, so that the even axis is time."""
+        return self.shown_s is None
+
+    def even_s(self, time_s: float) -> float:
+        """A time on the even axis: linear between frames, and beyond the first and the last as fast as time."""
+        if self.shown_s is None:
+            return time_s
+        return _along(time_s, self.shown_s, np.arange(self.frames) / self.frames_per_s)
+
+    def true_s(self, even_s: float) -> float:
+        """The time at a second of the even axis; undoes ``even_s``."""
+        if self.shown_s is None:
+            return even_s
+        return max(_along(even_s, np.arange(self.frames) / self.frames_per_s, self.shown_s), 0.0)
+
+
+def _along(value: float, knots: np.ndarray, places: np.ndarray) -> float:
+    """Where a value lies that moves from place to place as it moves from knot to knot."""
+    inside = float(np.interp(value, knots, places))
+    return inside + min(value - knots[0], 0.0) + max(value - knots[-1], 0.0)

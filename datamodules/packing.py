@@ -51,6 +51,7 @@ def pack(examples: list[Example]) -> Example:
         blocks=torch.arange(len(examples) + 1).repeat_interleave(torch.tensor([prefix, *rest])),
         spatial=first.spatial,
         spatial_mask=None if first.spatial_mask is None else join("spatial_mask"),
+        source=first.source,
     )
 
 

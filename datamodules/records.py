@@ -136,7 +136,9 @@ def to_members(video: Video) -> dict[str, bytes]:
             np.lib.format.write_array(buffer := io.BytesIO(), array, allow_pickle=False)
             members[f"{name}.npy"] = buffer.getvalue()
     about = {"id": video.id, "duration_s": float(video.duration_s), "frame_times_s": video.frame_times_s.tolist()}
-    about |= {"source": video.source} | ({"nominal": True} if video.nominal else {})
+    about |= {"source": video.source} | ({"reader": video.reader} if video.reader else {})
+    about |= {"sound_lead_s": video.sound_lead_s} if video.sound_lead_s else {}
+    about |= {"nominal": True} if video.nominal else {}
     members["video.json"] = json.dumps(about).encode()
     return members
 
@@ -171,8 +173,8 @@ def from_members(members: Mapping[str, bytes | bytearray | memoryview]) -> Video
     about = json.loads(bytes(members["video.json"]))
     arrays = {name: _read_array(members[f"{name}.npy"]) for name in ARRAYS if f"{name}.npy" in members}
     times_s = np.asarray(about["frame_times_s"], dtype=np.float64)
-    more = {"source": about.get("source", ""), "nominal": about.get("nominal", False)}
-    return Video(about["id"], about["duration_s"], times_s, **arrays, **more)
+    more = {key: about[key] for key in ("source", "reader", "sound_lead_s", "nominal") if key in about}
+    return Video(about["id"], about["duration_s"], times_s, **more, **arrays)
 
 
 def decode_record(record: Mapping, pread: Callable[[int, int], bytes | bytearray], header: FeatureHeader) -> Video:

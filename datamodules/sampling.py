@@ -1,5 +1,6 @@
 """Which sample comes when: a pure function of seed and epoch, shared out over ranks, resumable at any batch."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -19,6 +20,8 @@ class Draw:
     epoch: int
     padding: bool = False
     """True: it is there only so that every rank has as many batches; nothing is learned from it."""
+    sequence: int = 0
+    """Neighbours in a batch that have the same number stand in one sequence, behind one copy of their video."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,25 @@ def epoch_order(
     return order
 
 
+def share_videos(samples: Sequence[int], video_of_sample: Sequence[Hashable], most: int) -> list[list[int]]:
+    """Put samples about one video together, at most ``most``, in their order.
+
+    A sample that is there twice is the second time put together with others that are.
+    """
+    seen: Counter[int] = Counter()
+    videos: dict[tuple[Hashable, int], list[int]] = {}
+    for sample in samples:
+        videos.setdefault((video_of_sample[sample], seen[sample]), []).append(sample)
+        seen[sample] += 1
+    return [group[start : start + most] for group in videos.values() for start in range(0, len(group), most)]
+
+
 class EpochBatches:
     """Batch sampler: an epoch's samples once over all ranks, the same number of batches on each.
 
-    Where the last samples do not divide over the ranks, some are drawn twice, the second time as padding.
+    What all ranks take at once are the next ``batch_size * world_size`` samples of the epoch's order, so a step that
+    accumulates n batches learns from the same samples whatever part of ``batch_size * world_size * n`` is which. Where
+    the last samples do not divide over the ranks, some are drawn twice, the second time as padding.
 
     Args:
         shard_of_sample: the shard of each sample.
@@ -92,6 +110,9 @@ class EpochBatches:
         world_size: processes.
         done: gives the batches of this epoch that were used already; iteration goes on behind them.
         parts: the sources of the samples and their weights. None: every sample once an epoch.
+        video_of_sample: the video of each sample; only needed where several stand in one sequence.
+        together: samples about one video that stand in one sequence, at most. A batch that ends in the middle of them
+            leaves the others to the next one, which has a copy of the video of its own.
     """
 
     def __init__(
@@ -103,11 +124,14 @@ class EpochBatches:
         world_size: int = 1,
         done: Callable[[], int] = int,
         parts: Sequence[Part] | None = None,
+        video_of_sample: Sequence[Hashable] = (),
+        together: int = 1,
     ):
         self.shard_of_sample, self.batch_size, self.seed = shard_of_sample, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.done = done
         self.parts = [Part(len(shard_of_sample))] if parts is None else list(parts)
+        self.video_of_sample, self.together = video_of_sample, together
         self.epoch = 0
         self.sampler = self  # Lightning looks here for `set_epoch`
 
@@ -119,14 +143,28 @@ class EpochBatches:
         return -(-sum(part.draws for part in self.parts) // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        samples = epoch_samples(self.parts, self.seed, self.epoch)
-        order = epoch_order(self.shard_of_sample, self.seed, self.epoch, samples=samples)
-        missing = -len(order) % self.world_size
-        draws = [Draw(index, self.epoch) for index in order]
-        draws += [Draw(order[i % len(order)], self.epoch, padding=True) for i in range(missing)]
-        mine = draws[self.rank :: self.world_size]
-        for start in range(self.done() * self.batch_size, len(mine), self.batch_size):
-            yield mine[start : start + self.batch_size]
+        draws = self._draws()
+        step = self.batch_size * self.world_size
+        for start in range(self.done() * step, len(draws), step):
+            taken = draws[start : start + step]
+            share = -(-len(taken) // self.world_size)
+            missing = share * self.world_size - len(taken)
+            last = draws[-1].sequence
+            taken += [
+                Draw(draws[i % len(draws)].index, self.epoch, padding=True, sequence=last + i + 1)
+                for i in range(missing)
+            ]
+            yield taken[self.rank * share : (self.rank + 1) * share]
+
+    def _draws(self) -> list[Draw]:
+        """The epoch's samples in their order."""
+        samples, shards = epoch_samples(self.parts, self.seed, self.epoch), self.shard_of_sample
+        if self.together == 1:
+            order = epoch_order(shards, self.seed, self.epoch, samples=samples)
+            return [Draw(index, self.epoch, sequence=place) for place, index in enumerate(order)]
+        groups = share_videos(samples, self.video_of_sample, self.together)
+        order = epoch_order([shards[group[0]] for group in groups], self.seed, self.epoch)
+        return [Draw(index, self.epoch, sequence=place) for place, group in enumerate(order) for index in groups[group]]
 
 
 class ResumableLoader(DataLoader):

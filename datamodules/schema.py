@@ -132,6 +132,8 @@ class Query:
 
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
+    LENGTH_SHARE = 0.05
+    """Files of one video, made anew for different sites, differ in length by this share of it at most."""
 
     def __post_init__(self):
         for key in ("id", "video"):
@@ -171,6 +173,22 @@ class Query:
     def timed(self) -> bool:
         """Whether it names a time, or asks for one."""
         return self.task not in ("dialogue", "qa") or any(turn.times or turn.events for turn in self.turns)
+
+    def check_length(self, stored_s: float) -> None:
+        """Raise ValueError if features of ``stored_s`` seconds are of another cut of the video, or not in seconds."""
+        if self.duration_s is None:
+            return
+        if abs(self.duration_s - stored_s) > max(self.TOLERANCE_S, self.LENGTH_SHARE * stored_s):
+            what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
+            cause = "a part of its file, to be written by --clips" if self.part else "another cut of the video"
+            raise ValueError(f"video {self.video!r}: {what}; {cause}, or frames for seconds?")
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the answer is there, so that it can be learned."""
+        if self.task in CHOICES:
+            return self.answer is not None
+        return self.task != "highlights" and (self.task != "grounding" or bool(self.events))
 
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
@@ -232,6 +250,10 @@ class Video:
     """What was decoded, for people."""
     nominal: bool = False
     """Whether ``duration_s`` is made up, because nobody knows it; then no time of the video means anything."""
+    reader: str = ""
+    """How it was decoded. Empty: made elsewhere, or before this was stored, with times that may be wrong."""
+    sound_lead_s: float = 0.0
+    """Seconds by which the sound of the file begins before its first picture, at which times begin."""
 
     def __post_init__(self):
         if self.features.ndim != 2 or self.features.shape[0] == 0:

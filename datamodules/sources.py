@@ -1,11 +1,12 @@
 """Features and annotations, met by video id: the data sets behind the loaders."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from random import Random
 
@@ -21,7 +22,8 @@ from datamodules.query_files import read_queries
 from datamodules.records import FeatureHeader
 from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
-from datamodules.schema import Query
+from datamodules.schema import Query, Video
+from datamodules.shard_index import INDEX
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream
@@ -58,6 +60,14 @@ class Source:
         """Whether the shards are URLs."""
         return "://" in self.shards or self.shards.startswith("pipe:")
 
+    def fingerprint(self) -> str:
+        """A short hash of the annotations, and of the index of the shards where they are a folder."""
+        digest = hashlib.sha256(Path(self.queries).read_bytes())
+        index = Path(self.shards) / INDEX
+        if index.is_file():
+            digest.update(index.read_bytes())
+        return digest.hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -93,8 +103,8 @@ def open_sources(
         the pairs of each source, in file order, and what was skipped.
 
     Raises:
-        ValueError: an absent video (naming file, query and video), features made differently, an id used twice, a
-            weight where all are asked once, or no query at all.
+        ValueError: an absent video or one of another length than annotated (naming file, query and video), features
+            made differently, an id used twice, a weight where all are asked once, or no query at all.
     """
     pairs, skipped = [[] for _ in sources], Counter()
     first, files = None, {}
@@ -113,19 +123,37 @@ def open_sources(
                     "because answers are told apart by their ids"
                 )
             files[query.id] = source.queries
-            if query.video in reader:
+            if not (fault := _fault(query, reader)):
                 found.append((reader, query))
             elif on_error == "skip":
-                skipped["video not in shards"] += 1
+                skipped[fault[0]] += 1
             else:
                 raise ValueError(
-                    f"{source.queries}: query {query.id!r} is about video {query.video!r}, which is not in "
-                    f"{source.shards}; {reader.remedy(query.video)}, or set on_error: skip to leave such queries out, "
-                    "counted"
+                    f"{source.queries}: query {query.id!r} {fault[1]}, or set on_error: skip to leave such queries "
+                    "out, counted"
                 )
     if not any(pairs):
-        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}")
+        reasons = "".join(f"; {reason}: {count}" for reason, count in skipped.items())
+        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}{reasons}")
     return pairs, skipped
+
+
+def _fault(query: Query, reader: ShardReader) -> tuple[str, str] | None:
+    """Why a query and the features do not belong together: in words that many share, and in full."""
+    if query.video not in reader:
+        remedy = reader.remedy(query.video)
+        return "video not in shards", f"is about video {query.video!r}, which is not in {reader.folder}; {remedy}"
+    if query.duration_s is None:
+        return None
+    try:
+        stored_s = reader.duration_s(query.video)
+    except ValueError as error:
+        return "damaged", f"is about a video that cannot be read: {error}"
+    try:
+        query.check_length(stored_s)
+    except ValueError as error:
+        return "annotation and features differ in duration", f"is not about what {reader.folder} holds: {error}"
+    return None
 
 
 def wording(seed: int, epoch: int, query: Query) -> Random:
@@ -133,37 +161,53 @@ def wording(seed: int, epoch: int, query: Query) -> Random:
     return Random(f"{seed}/{epoch}/{query.id}")
 
 
-def share_videos(pairs: list[Pair], queries_per_video: int) -> list[list[Pair]]:
-    """Group queries about one video, at most ``queries_per_video`` together, in file order."""
-    videos: dict[tuple[int, str], list[Pair]] = {}
-    for reader, query in pairs:
-        videos.setdefault((id(reader), query.video), []).append((reader, query))
-    size = queries_per_video
-    return [group[start : start + size] for group in videos.values() for start in range(0, len(group), size)]
-
-
 class TrainingDialogues(Dataset):
-    """Training examples by Draw. Queries of one group share their video and become one sequence (see ``packing``)."""
+    """Training examples by Draw. Queries of one sequence share their video (see ``packing``).
 
-    def __init__(self, groups: list[list[Pair]], dialogue: Dialogue, seed: int, on_error: OnError):
-        self.groups, self.dialogue, self.seed, self.on_error = groups, dialogue, seed, on_error
+    Args:
+        pairs: every query.
+        dialogue: writes them.
+        seed: of the wording.
+        on_error: what to do with a sample that cannot be read.
+        names: source of each pair, to tell their losses apart; empty: there is one source.
+    """
 
-    def __getitem__(self, draw: Draw) -> list[Example | Skipped]:
-        queries = [query for _, query in self.groups[draw.index]]
-        reader = self.groups[draw.index][0][0]
+    def __init__(self, pairs: list[Pair], dialogue: Dialogue, seed: int, on_error: OnError, names: Sequence[str] = ()):
+        self.pairs, self.dialogue, self.seed, self.on_error, self.names = pairs, dialogue, seed, on_error, names
+
+    def __getitems__(self, draws: list[Draw]) -> list[list[Example | Skipped]]:
+        return [self._sequence(list(drawn)) for _, drawn in groupby(draws, key=lambda draw: draw.sequence)]
+
+    def _sequence(self, draws: list[Draw]) -> list[Example | Skipped]:
+        """What could not be read, and one Example of the others, if there are any."""
+        queries = [self.pairs[draw.index][1] for draw in draws]
+        reader = self.pairs[draws[0].index][0]
         video = attempt(lambda: reader.read(queries[0].video), self.on_error)
         if isinstance(video, Skipped):
             return [video] * len(queries)
         samples = [
             attempt(partial(self.dialogue.example, query, video, wording(self.seed, draw.epoch, query)), self.on_error)
-            for query in queries
+            for draw, query in zip(draws, queries, strict=True)
         ]
         skipped = [sample for sample in samples if isinstance(sample, Skipped)]
         examples = [sample for sample in samples if isinstance(sample, Example)]
-        if draw.padding:
+        if self.names:
+            examples = [replace(example, source=self.names[draws[0].index]) for example in examples]
+        if draws[0].padding:
             for example in examples:
                 example.labels.fill_(IGNORE)
         return skipped + ([pack(examples)] if len(examples) > 1 else examples)
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """A short name of each source: of its query file, with the folder where two files have one name."""
+    stems = Counter(source.queries.stem for source in sources)
+    return [
+        source.queries.stem
+        if stems[source.queries.stem] == 1
+        else f"{source.queries.parent.name}_{source.queries.stem}"
+        for source in sources
+    ]
 
 
 class StreamedDialogues(IterableDataset):
@@ -184,7 +228,7 @@ class StreamedDialogues(IterableDataset):
                 yield from map(Skipped, item.skipped)
                 for query in self.queries.get(item.video.id, ()) if item.video else ():
                     used += 1
-                    example = partial(self.dialogue.example, query, item.video, wording(self.seed, epoch, query))
+                    example = partial(self._example, query, item.video, wording(self.seed, epoch, query))
                     yield attempt(example, self.on_error)
             if not given:
                 if (worker := get_worker_info()) and worker.id:  # worker 0 gets the first shard
@@ -192,6 +236,13 @@ class StreamedDialogues(IterableDataset):
                 raise ValueError(f"{self.source.shards}: no video for this process; it needs at least one shard")
             if not used:
                 raise ValueError(f"no video of {self.source.shards} has a query in {self.source.queries}")
+
+    def _example(self, query: Query, video: Video, random: Random) -> Example:
+        try:
+            query.check_length(video.duration_s)
+        except ValueError as error:
+            raise ValueError(f"{self.source.queries}: query {query.id!r}: {error}") from None
+        return self.dialogue.example(query, video, random)
 
 
 class Prompts(Dataset):

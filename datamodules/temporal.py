@@ -13,6 +13,7 @@ from datamodules.dialogue import Dialogue
 from datamodules.records import FeatureHeader
 from datamodules.sampling import EpochBatches, Part, ResumableLoader
 from datamodules.schema import Query
+from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import (
     Pair,
@@ -22,7 +23,7 @@ from datamodules.sources import (
     StreamedDialogues,
     TrainingDialogues,
     open_sources,
-    share_videos,
+    source_names,
 )
 
 
@@ -45,10 +46,13 @@ class TemporalDataModule(L.LightningDataModule):
         train: sources of training dialogues, mixed by their weights; or one remote source.
         val: sources of questions asked during training.
         test: sources of questions asked at the end.
-        batch_size: dialogues of one process and step; groups of them with ``queries_per_video``.
+        global_batch_size: dialogues of an optimiser step, over all processes. None: as many as ``batch_size``,
+            processes and ``trainer.accumulate_grad_batches`` make.
+        batch_size: dialogues that one process takes at once.
         eval_batch_size: questions answered together; those about one video share its prefix.
         queries_per_video: training queries that share one copy of their video's frames in one sequence, none seeing
-            another. More is faster where a video has many queries, and trains on the same loss.
+            another. More is faster where a video has many queries, and trains on the same loss. Batches count queries
+            all the same; most is shared where ``batch_size`` is a multiple of it.
         num_workers: reading processes.
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
@@ -60,6 +64,7 @@ class TemporalDataModule(L.LightningDataModule):
         train: list[Source] | None = None,
         val: list[Source] | None = None,
         test: list[Source] | None = None,
+        global_batch_size: int | None = None,
         batch_size: int = 8,
         eval_batch_size: int = 16,
         queries_per_video: int = 1,
@@ -70,8 +75,10 @@ class TemporalDataModule(L.LightningDataModule):
         super().__init__()
         self.dialogue, self.seed, self.on_error = dialogue, seed, on_error
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
-        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.queries_per_video = queries_per_video
+        self.global_batch_size, self.batch_size = global_batch_size, batch_size
+        self.eval_batch_size, self.num_workers, self.queries_per_video = eval_batch_size, num_workers, queries_per_video
+        self.lockstep = False
+        """Whether all processes ask the same questions in validation, because they hold one model together."""
         self.skipped: Counter = Counter()
         """Queries left out before the first batch, by reason."""
         self.header: FeatureHeader | None = None
@@ -79,21 +86,60 @@ class TemporalDataModule(L.LightningDataModule):
         self.mixture: list[tuple[Source, Part]] = []
         """The sources of training, and what an epoch draws from each; empty until asked for, and for streams."""
         self.queries: dict[str, list[Query]] = {}
-        """Those of each split whose loader was asked for."""
+        """Those of each split that was opened."""
+        self._opened: dict[str, list[list[Pair]]] = {}
 
-    def _open(self, split: str) -> list[list[Pair]]:
-        """The pairs of each source."""
+    def open(self, split: str) -> list[list[Pair]]:
+        """The pairs of each source, read once.
+
+        Raises:
+            ValueError: a source cannot be read, or holds what the model cannot use.
+        """
+        if split not in self._opened:
+            reads = self.dialogue.splicer.reads
+            opened, skipped = open_sources(self.sources[split], reads, self.on_error, unique=split != "train")
+            self.skipped += skipped
+            self.queries[split] = [query for pairs in opened for _, query in pairs]
+            self._check_header(split, next(reader for pairs in opened for reader, _ in pairs))
+            self._opened[split] = opened
+        return self._opened[split]
+
+    def _check_header(self, split: str, reader: ShardReader) -> None:
         reads = self.dialogue.splicer.reads
-        opened, skipped = open_sources(self.sources[split], reads, self.on_error, unique=split != "train")
-        self.skipped += skipped
-        self.queries[split] = [query for pairs in opened for _, query in pairs]
-        reader = next(reader for pairs in opened for reader, _ in pairs)
+        used = reads(reader.header, reader.folder)
         if self.header:
-            used = reads(self.header, "the other split"), reads(reader.header, reader.folder)
-            used[0].check_same(used[1], "the other split", f"data.{split}")
+            reads(self.header, "the other split").check_same(used, "the other split", f"data.{split}")
         if split == "train" or self.header is None:
             self.header = reader.header
-        return opened
+
+    @property
+    def streams(self) -> bool:
+        """Whether training reads remote shards, which have no length."""
+        return any(source.remote for source in self.sources["train"])
+
+    def check_train(self) -> None:
+        """Refuse training sources that cannot be: none, or a remote one beside another."""
+        sources = self.sources["train"]
+        if self.queries_per_video > 1 and self.dialogue.splicer.question_tokenizer:
+            raise ValueError("the adapter reads a video anew for every question: set data.queries_per_video to 1")
+        if not sources:
+            raise ValueError("data.train is empty: name at least one source with shards and queries")
+        if self.streams and len(sources) > 1:
+            raise ValueError("a remote source cannot be mixed with others; download the shards, or train on one")
+        if self.streams and sources[0].weight != 1:
+            raise ValueError("a remote source has no weight: it is alone, and has no epochs")
+
+    def training_set(self) -> tuple[TrainingDialogues, list[Part]]:
+        """Every training dialogue, and what an epoch draws from each source."""
+        self.check_train()
+        opened = self.open("train")
+        mixed = zip(self.sources["train"], opened, strict=True)
+        self.mixture = [(source, Part(len(pairs), source.weight)) for source, pairs in mixed if pairs]
+        pairs, several = list(chain.from_iterable(opened)), len(self.mixture) > 1
+        named = zip(source_names(self.sources["train"]), opened, strict=True)
+        names = [name for name, pairs in named for _ in pairs] if several else []
+        parts = [part for _, part in self.mixture]
+        return TrainingDialogues(pairs, self.dialogue, self.seed, self.on_error, names), parts
 
     def train_dataloader(self) -> DataLoader:
         """Every sample as often an epoch as its source weighs, in an order of seed and epoch; resumes at any batch.
@@ -101,51 +147,52 @@ class TemporalDataModule(L.LightningDataModule):
         Raises:
             ValueError: no training source, or a remote source beside another or without a length of the epoch.
         """
-        sources = self.sources["train"]
-        if self.queries_per_video > 1 and self.dialogue.splicer.question_tokenizer:
-            raise ValueError("the adapter reads a video anew for every question: set data.queries_per_video to 1")
-        if not sources:
-            raise ValueError("data.train is empty: name at least one source with shards and queries")
-        if any(source.remote for source in sources):
-            return self._streaming_loader(sources)
-        shared = [share_videos(pairs, self.queries_per_video) for pairs in self._open("train")]
-        mixed = zip(sources, shared, strict=True)
-        self.mixture = [(source, Part(len(groups), source.weight)) for source, groups in mixed if groups]
-        groups = [group for groups in shared for group in groups]
-        dataset = TrainingDialogues(groups, self.dialogue, self.seed, self.on_error)
-        readers: dict[int, int] = {}
-        shards = [
-            (readers.setdefault(id(reader), len(readers)), reader.shard_of(query.video))
-            for (reader, query), *_ in groups
-        ]
+        self.check_train()
+        if self.streams:
+            return self._streaming_loader(self.sources["train"])
+        dataset, parts = self.training_set()
         trainer, progress = self.trainer, self.trainer.fit_loop.epoch_loop.batch_progress
-        done, parts = lambda: progress.current.ready, [part for _, part in self.mixture]
-        batches = EpochBatches(shards, self.batch_size, self.seed, trainer.global_rank, trainer.world_size, done, parts)
+        share = self.batch_size, self.seed, trainer.global_rank, trainer.world_size, lambda: progress.current.ready
+        batches = EpochBatches(
+            shards_of(dataset.pairs), *share, parts, videos_of(dataset.pairs), self.queries_per_video
+        )
         return ResumableLoader(dataset, batches, **self._loader_settings(collate))
 
     def _streaming_loader(self, sources: list[Source]) -> DataLoader:
-        if len(sources) > 1:
-            raise ValueError("a remote source cannot be mixed with others; download the shards, or train on one")
-        if sources[0].weight != 1:
-            raise ValueError("a remote source has no weight: it is alone, and has no epochs")
         if not isinstance(self.trainer.limit_train_batches, int):
             raise ValueError("streamed shards have no length: set trainer.limit_train_batches to batches an epoch")
         dataset = StreamedDialogues(sources[0], self.dialogue, self.seed, self.on_error)
         self.queries["train"] = [query for queries in dataset.queries.values() for query in queries]
         return DataLoader(dataset, batch_size=self.batch_size, **self._loader_settings(collate))
 
-    def val_dataloader(self) -> DataLoader | list:
-        """Questions of the validation split; none without a source."""
-        return self._prompt_loader("val") if self.sources["val"] else []
+    def val_dataloader(self) -> list[DataLoader]:
+        """Questions of the validation split that a metric is about, and its dialogues, for their loss."""
+        if not self.sources["val"]:
+            return []
+        pairs = list(chain.from_iterable(self.open("val")))
+        asked = [pair for pair in pairs if pair[1].task not in ("dialogue", "events")]
+        learned = [pair for pair in pairs if pair[1].teaches] if self.dialogue.localizer.generates else []
+        return [self._prompt_loader(asked)] * bool(asked) + [self._loss_loader(learned)] * bool(learned)
 
     def test_dataloader(self) -> DataLoader:
         """Questions of the test split."""
-        return self._prompt_loader("test")
+        return self._prompt_loader(list(chain.from_iterable(self.open("test"))))
 
-    def _prompt_loader(self, split: str) -> DataLoader:
-        dataset = Prompts(list(chain.from_iterable(self._open(split))), self.dialogue, self.on_error)
-        batches = dataset.batches(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
+    @property
+    def _share(self) -> tuple[int, int]:
+        """Which of how many parts of an evaluation this process does."""
+        return (0, 1) if self.lockstep else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _prompt_loader(self, pairs: list[Pair]) -> DataLoader:
+        dataset = Prompts(pairs, self.dialogue, self.on_error)
+        batches = dataset.batches(self.eval_batch_size, *self._share)
         return DataLoader(dataset, batch_sampler=batches, **self._loader_settings(collate_prompts))
+
+    def _loss_loader(self, pairs: list[Pair]) -> DataLoader:
+        """The same dialogues in the same words each time; one that cannot be put into words has no loss."""
+        dataset = TrainingDialogues(pairs, self.dialogue, self.seed, "skip")
+        batches = EpochBatches(shards_of(pairs), self.eval_batch_size, self.seed, *self._share)
+        return DataLoader(dataset, batch_sampler=list(batches), **self._loader_settings(collate))
 
     def _loader_settings(self, collate) -> dict:
         return {
@@ -154,3 +201,14 @@ class TemporalDataModule(L.LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": False,
         }
+
+
+def shards_of(pairs: list[Pair]) -> list[tuple[int, int]]:
+    """The shard of each query's video, for a reading order that stays near a few places on disk."""
+    readers: dict[int, int] = {}
+    return [(readers.setdefault(id(reader), len(readers)), reader.shard_of(query.video)) for reader, query in pairs]
+
+
+def videos_of(pairs: list[Pair]) -> list[tuple[int, str]]:
+    """What tells the video of each query from others, also from those of another folder."""
+    return [(id(reader), query.video) for reader, query in pairs]

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 
@@ -21,9 +22,10 @@ from datamodules.temporal import TemporalDataModule
 from evaluation.chance import baselines, collapse_scores, lengths_s, spans
 from evaluation.protocol import check_features, protocol
 from evaluation.results import metrics_table
-from lightning_modules.answering import Generation
+from lightning_modules.answering import GenerationChange
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
+from models.quantization import Quantization
 
 
 def benchmark(
@@ -33,36 +35,38 @@ def benchmark(
     output: Path,
     llm: str | None = None,
     dtype: str | None = None,
+    quantization: Quantization | Literal["none"] | None = None,
     devices: int = 1,
     batch_size: int = 16,
     num_workers: int = 2,
     seed: int = 0,
     on_error: OnError = "fail",
     frames: Frames = "given",
-    generation: Generation = Generation(),  # noqa: B008 (frozen)
+    generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
 ) -> dict[str, float]:
     """Answer every query of a file and score the answers.
 
     Args:
-        checkpoint: run folder of train.py, or released weights.
+        checkpoint: run folder or .ckpt of train.py, or released weights.
         shards: features of the videos.
         queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
         output: where metrics.json, predictions.jsonl, timelines.png and spans.png go.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
+        quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
         devices: processes, where no launcher started them.
         batch_size: queries answered together; no metric depends on it, unless answers are sampled.
         num_workers: reading processes.
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
         frames: what the model sees: the frames as given, shuffled, none of them (zeros), or those of an other_video.
-        generation: decoding.
+        generation: what is decoded differently from what the weights name.
 
     Returns:
         the metrics.
     """
     L.seed_everything(seed, verbose=False)
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization)
     reader = ShardReader(shards)
     check_features(module, reader.header, shards)
     source = Source(shards, queries, frames=frames)

@@ -58,6 +58,7 @@ def protocol(
         "generation": asdict(module.answering.generation),
         "seed": seed,
         "dtype": str(module.llm_dtype).removeprefix("torch."),
+        "quantization": module.quantization,
         "checkpoint": {"folder": str(module.previous), "stage": manifest["stage"]},
         "base": module.base,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

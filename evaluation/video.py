@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -10,8 +11,9 @@ from command_line.tables import console
 from datamodules.batch import collate_prompts
 from datamodules.schema import Prediction, Query
 from evaluation.protocol import check_features, trained_features
-from lightning_modules.answering import Generation
+from lightning_modules.answering import GenerationChange
 from lightning_modules.trained import TrainedModel
+from models.quantization import Quantization
 from preparation.features.decoding import Sampling, Source
 from preparation.features.encoders import Outputs, load_encoder
 from preparation.features.extraction import extract_video
@@ -25,24 +27,26 @@ def video(
     encoder: str | None = None,
     llm: str | None = None,
     dtype: str | None = None,
-    generation: Generation = Generation(),  # noqa: B008 (frozen)
+    quantization: Quantization | Literal["none"] | None = None,
+    generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
 ) -> Prediction:
     """Find the moment of a sentence in a video file.
 
     Args:
-        checkpoint: run folder of train.py, or released weights.
-        video: an mp4 or any other file that decord reads.
+        checkpoint: run folder or .ckpt of train.py, or released weights.
+        video: an mp4 or any other file that FFmpeg reads.
         query: what to look for.
         output: where answer.json and timelines.png go.
         encoder: CLIP folder or hub name, if it is not where the training features name it.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
-        generation: decoding.
+        quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
+        generation: what is decoded differently from what the weights name.
 
     Returns:
         the answer.
     """
-    module = TrainedModel.from_run(checkpoint, llm, dtype, generation)
+    module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization)
     features = trained_features(module)
     trained = asdict(features) if features else {}
     clip = load_encoder(encoder or trained.get("encoder", "openai/clip-vit-large-patch14"), outputs=Outputs.of(trained))

@@ -1,6 +1,6 @@
 """Asking a model, and reading what it says."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from datamodules.batch import PromptBatch, follow_up
 from datamodules.clip import Clip
@@ -28,6 +28,22 @@ class Generation:
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
         more = sampling if self.temperature > 0 else {"do_sample": False}
         return {"max_new_tokens": self.max_new_tokens, **more}
+
+
+@dataclass(frozen=True)
+class GenerationChange:
+    """What is decoded differently from how a model was trained to be asked; None: as it was."""
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    """0 is greedy."""
+    merge_spatial: bool | None = None
+    """Without effect, as above."""
+    one_prompt: bool | None = None
+
+    def of(self, stored: Generation) -> Generation:
+        """The decoding that comes of it."""
+        return replace(stored, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Stage 2: the language model learns events and their boundaries. A LoRA learns, on template dialogues."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
-from models.checkpoints import Lora, Weights, add_lora, lora_config
+from models.checkpoints import Weights, add_lora, lora_config
 from models.video_llm import VideoLLM
 
 
@@ -34,21 +34,26 @@ class BoundaryPerception(VideoLanguageModule):
         **settings: of ``VideoLanguageModule``.
     """
 
+    takes_loras: ClassVar[bool] = False
+    """Whether the stage can go on from a run that has LoRAs."""
+
     def __init__(self, *args, lora: LoraSettings = LoraSettings(), tune_adapter: bool = False, **settings):  # noqa: B008
         super().__init__(*args, **settings)
         self.lora, self.tune_adapter = lora, tune_adapter
-        self.merged: list[Lora] = []
+
+    def check_previous(self, weights: Weights) -> None:
+        """Refuse a previous stage without an adapter, where it would stay untrained, or with a language model that
+        was trained before.
+        """
+        super().check_previous(weights)
+        if weights.loras and not self.takes_loras:
+            raise ValueError(f"{self.previous} already holds a LoRA; go on from it with InstructionTuning")
+        if not weights.adapter and not self.tune_adapter:
+            raise ValueError("the visual adapter would stay random: give `previous`, or set tune_adapter: true")
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
-        """A new LoRA on the base; the adapter comes from stage 1.
-
-        Raises:
-            ValueError: there is no trained adapter and it would stay untrained, or the language model was trained
-                before.
-        """
-        if weights.loras:
-            raise ValueError(f"{self.previous} already holds a LoRA; go on from it with InstructionTuning")
-        return self.assemble(add_lora(llm, self.new_lora(llm)), weights)
+        """A new LoRA on the base; the adapter comes from stage 1."""
+        return self.assemble(add_lora(self.base_with(llm), self.new_lora(llm)), weights)
 
     def new_lora(self, llm: PreTrainedModel) -> LoraConfig:
         """Configuration of this stage's LoRA; the rows of the localizer's tokens learn with it."""
@@ -64,16 +69,7 @@ class BoundaryPerception(VideoLanguageModule):
 
     def assemble(self, llm, weights: Weights) -> VideoLLM:
         """The model around a language model that has its LoRA."""
-        if not weights.adapter and not self.tune_adapter:
-            raise ValueError("the visual adapter would stay random: give `previous`, or set tune_adapter: true")
         adapter = self.adapter(llm.config.hidden_size, weights)
         if self.tune_adapter:
             self.adapter_settings.tune(adapter, aligning=False)
         return self.video_llm(llm, adapter, weights)
-
-    def weights(self) -> Weights:
-        """The adapter, the head, the LoRAs merged before this stage, and this stage's own."""
-        tensors = get_peft_model_state_dict(self.model.llm, save_embedding_layers=False)
-        own = Lora(self.model.llm.peft_config["default"], tensors)
-        head = self.model.head.state_dict() if self.model.head else {}
-        return Weights(self.model.adapter.state_dict(), [*self.merged, own], head=head)

@@ -7,8 +7,8 @@ from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from lightning_modules.boundary_perception import BoundaryPerception, LoraSettings
-from models.checkpoints import Lora, Weights, add_lora
-from models.routed_lora import add_experts, expert_configs, experts
+from models.checkpoints import Lora, Weights, add_lora, lora_config
+from models.routed_lora import add_experts, expert_configs
 from models.video_llm import VideoLLM
 
 
@@ -39,6 +39,7 @@ class ExpertTuning(BoundaryPerception):
     """
 
     takes_experts: ClassVar[bool] = True
+    takes_loras: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -51,16 +52,17 @@ class ExpertTuning(BoundaryPerception):
         super().__init__(*args, lora=joint, tune_adapter=tune_adapter, **settings)
         self.experts = experts
 
-    def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
-        """New experts on the base, or those of ``previous``, trained further.
-
-        Raises:
-            ValueError: ``previous`` has a LoRA where experts are asked for, or the other way round, or of other sizes.
-        """
-        configs, trained = self.configs(llm), self._trained(weights)
-        found, wanted = sizes({name: lora.config for name, lora in trained.items()}), sizes(configs)
+    def check_previous(self, weights: Weights) -> None:
+        """Refuse a LoRA where experts are asked for, or the other way round, or either of other sizes."""
+        super().check_previous(weights)
+        trained = self._trained(weights)
+        found, wanted = sizes({name: lora.config for name, lora in trained.items()}), sizes(self._shapes())
         if trained and found != wanted:
             raise ValueError(f"{self.previous} has {found}, the settings of the experts ask for {wanted}")
+
+    def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
+        """New experts on the base, or those of ``previous``, trained further."""
+        llm, configs, trained = self.base_with(llm), self.configs(llm), self._trained(weights)
         tensors = {name: lora.tensors for name, lora in trained.items()} or None
         if self.experts.joint:
             llm = add_lora(llm, configs["joint"], tensors and tensors["joint"])
@@ -69,27 +71,25 @@ class ExpertTuning(BoundaryPerception):
         return self.assemble(llm, weights)
 
     def configs(self, llm: PreTrainedModel) -> dict[str, LoraConfig]:
-        """Configuration of each LoRA that learns, by name."""
-        joint, settings = self.new_lora(llm), self.experts
-        if settings.joint:
-            return {"joint": joint}
-        shape = settings.rank, settings.temporal_share, settings.scale, settings.dropout
-        both = expert_configs(*shape, settings.target_modules)
-        configs = {name: config for name, config in zip(("temporal", "spatial"), both, strict=True) if config}
+        """Configuration of each LoRA that learns, by name; the last one has the rows of new tokens."""
+        joint = self.new_lora(llm)
+        configs = {"joint": joint} if self.experts.joint else self._shapes()
         list(configs.values())[-1].trainable_token_indices = joint.trainable_token_indices
         return configs
+
+    def _shapes(self) -> dict[str, LoraConfig]:
+        """The same, without tokens."""
+        settings = self.experts
+        shape = settings.rank, settings.temporal_share, settings.scale, settings.dropout, settings.target_modules
+        if settings.joint:
+            return {"joint": lora_config(settings.rank, settings.rank * settings.scale, *shape[3:])}
+        both = expert_configs(*shape)
+        return {name: config for name, config in zip(("temporal", "spatial"), both, strict=True) if config}
 
     def _trained(self, weights: Weights) -> dict[str, Lora]:
         """What ``previous`` holds already, by name."""
         joint = {"joint" if number == 1 else f"lora-{number}": lora for number, lora in enumerate(weights.loras, 1)}
         return joint | weights.experts
-
-    def weights(self) -> Weights:
-        """The adapter, the head, and the experts or their joint LoRA."""
-        if self.experts.joint:
-            return super().weights()
-        head = self.model.head.state_dict() if self.model.head else {}
-        return Weights(self.model.adapter.state_dict(), head=head, experts=experts(self.model.llm))
 
 
 def sizes(configs: dict[str, LoraConfig]) -> str:

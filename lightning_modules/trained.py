@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
 from transformers import PreTrainedModel
 
+from command_line.tables import console
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
-from lightning_modules.answering import Generation
+from lightning_modules.answering import Generation, GenerationChange
 from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
 from models.adapters import Adapter, Linear
-from models.checkpoints import Weights, merge_loras, read_weights
-from models.routed_lora import merge_experts
+from models.checkpoints import Weights, add_lora, best_device, empty_llm, read_weights
+from models.quantization import Quantization, base_bytes
+from models.routed_lora import merge_experts, put_experts
 from models.video_llm import VideoLLM
 
 
@@ -27,23 +29,32 @@ class TrainedModel(VideoLanguageModule):
 
     @classmethod
     def from_run(
-        cls, folder: Path, llm: str | None = None, dtype: str | None = None, generation: Generation | None = None
+        cls,
+        folder: Path,
+        llm: str | None = None,
+        dtype: str | None = None,
+        generation: Generation | GenerationChange | None = None,
+        quantization: Quantization | Literal["none"] | None = None,
     ) -> "TrainedModel":
         """Read a run.
 
         Args:
-            folder: run folder of train.py, or a folder with the released VTimeLLM weights.
+            folder: run folder or checkpoint of train.py, or a folder with the released VTimeLLM weights.
             llm: base model; None: the one the run names. Released weights do not name theirs.
             dtype: to compute in; None: bfloat16 on an accelerator, else float32.
-            generation: how answers are decoded; None: greedily.
+            generation: how answers are decoded, or what is changed of the decoding that the weights name; None: that.
+            quantization: of the base; None: as it was trained beside, ``none``: it stays in ``dtype``.
 
         Raises:
             ValueError: the folder holds no weights, or no base is named.
         """
-        manifest = read_weights(folder).manifest
+        weights = read_weights(folder)
+        manifest = weights.manifest
         llm = llm or manifest.get("base", {}).get("name")
         if llm is None:
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
+        quantization = quantization or manifest.get("quantization")
+        stored = Generation(**manifest.get("generation", {}))
         module = cls(
             llm,
             from_config(Localizer, manifest["localizer"]),
@@ -55,24 +66,44 @@ class TrainedModel(VideoLanguageModule):
             adapter=from_config(Adapter, manifest["adapter"]) if "adapter" in manifest else Linear(),
             feature_width=manifest.get("feature_width", 768),
             spatial=manifest.get("spatial"),
-            dtype=dtype or ("bfloat16" if torch.cuda.is_available() else "float32"),
-            generation=generation or Generation(),
+            dtype=dtype or ("bfloat16" if torch.accelerator.is_available() else "float32"),
+            quantization=quantization if quantization != "none" else None,
+            generation=generation
+            if isinstance(generation, Generation)
+            else (generation or GenerationChange()).of(stored),
         )
-        module.manifest = manifest
+        module.manifest, module._previous = manifest, weights
         return module
 
     def configure_model(self) -> None:
         """As for training, but without dropout."""
+        if self.model is None and self.global_rank == 0:
+            console.print(self.memory())
         super().configure_model()
         self.model.eval()
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
-        """Merge everything into the base; only what frames get from their own expert stays beside it."""
+        """Merge everything into the base; only what frames get from their own expert stays beside it.
+
+        Beside a base in few bits the last LoRA, or both experts, stay as well, as they were trained.
+        """
         adapter = self.adapter(llm.config.hidden_size, weights)
-        llm = merge_loras(llm, weights.loras)
+        merged = len(weights.loras) - bool(self.quantization)
+        llm = self.base_with(llm, weights.loras[: max(merged, 0)])
+        for lora in weights.loras[max(merged, 0) :]:
+            llm = add_lora(llm, lora.config, lora.tensors)
         if weights.experts:
-            llm = merge_experts(llm, weights.experts)
+            llm = (put_experts if self.quantization else merge_experts)(llm, weights.experts)
         return self.video_llm(llm, adapter, weights).requires_grad_(False)
+
+    def memory(self) -> str:
+        """What the base will take, and what there is, before it is loaded."""
+        with torch.device("meta"):
+            llm = empty_llm(self.llm_name, self.llm_dtype).requires_grad_(False)
+        needed = base_bytes(llm, self.quantization)
+        device, kind = best_device(), self.quantization or str(self.llm_dtype).removeprefix("torch.")
+        free = f" of {torch.cuda.mem_get_info(device)[0] / 2**30:.1f} GB free" if device.type == "cuda" else ""
+        return f"{self.llm_name} in {kind}: about {needed / 2**30:.1f} GB{free} on {device.type}"
 
     def weights(self) -> Weights:
         """The weights that were read."""
@@ -85,7 +116,9 @@ def training_queries(run: Path) -> Iterator[Query]:
     Raises:
         OSError: the run folder has no ``config.yaml``, or an annotation file is not there any more.
     """
-    config = yaml.safe_load((Path(run) / "config.yaml").read_text())
+    run = Path(run)
+    folder = run.parent.parent if run.suffix == ".ckpt" else run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
     for source in config["data"]["train"]:
         yield from read_queries(source["queries"])
     previous = config["model"]["init_args"].get("previous")

@@ -1,26 +1,31 @@
 """From the command line of train.py to a model, its data and a trainer."""
 
 import os
+import sys
 from pathlib import Path
-from uuid import uuid4
 
-from jsonargparse import ActionConfigFile, Namespace
-from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
+from jsonargparse import ActionConfigFile, ActionYesNo, Namespace
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_modules  # noqa: F401 (makes its stages known by their short names)
 import localizers  # noqa: F401
 from callbacks.curves import LossCurves
+from callbacks.model_summary import TrainedParts
 from callbacks.randomness import StepRandomness
-from callbacks.resuming import RunCheckpoint, WholeSteps
+from callbacks.resuming import BestCheckpoint, RunCheckpoint, WholeSteps
+from callbacks.samples import ValidationSamples
 from callbacks.skipped import SkippedData
+from callbacks.step_log import StepBar, StepLog
 from callbacks.throughput import Throughput
 from callbacks.training_data import TrainingData
 from command_line.launcher import launcher_settings
 from command_line.parser import ShortErrors
 from datamodules.temporal import TemporalDataModule
+from lightning_modules.batching import StepSize, check_batch, step_size
+from lightning_modules.loggers import agents_output, default_loggers, keep_log
+from lightning_modules.preflight import find_checkpoint, version_of_code
+from lightning_modules.strategy import SHARDED, check_sharded, chosen_strategy
 from lightning_modules.video_language import VideoLanguageModule
 
 
@@ -36,7 +41,7 @@ class TrainingParser(ShortErrors, LightningArgumentParser):
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder and to the loggers."""
+    """Writes the whole configuration into the run folder and to the loggers, with the version of the code."""
 
     def setup(self, trainer, pl_module, stage: str) -> None:
         """Once, on rank 0, before training starts."""
@@ -45,12 +50,16 @@ class SaveRunConfig(SaveConfigCallback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, folder / "config.yaml", overwrite=True, skip_none=False)
+        about = {"accumulate_grad_batches": trainer.accumulate_grad_batches, "code": version_of_code()}
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+            logger.log_hyperparams(self.config.as_dict() | {"derived": about})
 
 
 class TrainingCLI(LightningCLI):
-    """The command line of train.py: ``model``, ``data``, ``trainer``, ``checkpoint`` and ``output``."""
+    """The command line of train.py: ``model``, ``data``, ``trainer``, ``checkpoint`` and ``output``.
+
+    Loggers are made by ``open_loggers``, after everything that is checked before a run.
+    """
 
     def __init__(self, args=None):
         super().__init__(
@@ -75,72 +84,82 @@ class TrainingCLI(LightningCLI):
         """The run folder, from which all others follow, and checkpoints."""
         parser.add_argument("--output", type=str, required=True, help="run folder; everything is written below it")
         parser.add_argument("--resume", type=bool, default=False, help="go on from the run folder's last checkpoint")
+        parser.add_argument(
+            "--dry_run", action=ActionYesNo(no_prefix=None), help="check what is cheap, and print the plan"
+        )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_on_exception": True})
+        parser.set_defaults({"trainer.accumulate_grad_batches": None})  # so that it is seen where it is given
         parser.link_arguments("output", "checkpoint.dirpath", compute_fn=lambda output: f"{output}/checkpoints")
         parser.link_arguments("output", "trainer.default_root_dir")
         parser.link_arguments("model.dialogue", "data.dialogue", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=fixed_seed)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+        """A run of a W&B sweep has a folder of its own, unless its arguments name one."""
+        args = sys.argv[1:] if args is None else args
+        folder = agents_output(dict(os.environ))
+        if folder and isinstance(args, list) and not any(arg.split("=")[0] == "--output" for arg in args):
+            args = [*args, f"--output={folder}"]
+        self.config = parser.parse_args(args) if isinstance(args, list) else parser.parse_object(args)
+
     def before_instantiate_classes(self) -> None:
-        """Join the launcher's process group, and keep the log of a run that goes on."""
+        """Join the launcher's process group, refuse what cannot be, and keep the log of a run that goes on."""
         trainer: Namespace = self.config["trainer"]
         for key, value in launcher_settings(trainer.as_dict(), dict(os.environ)).items():
             trainer[key] = value
-        check_strategy(str(trainer["strategy"]))
+        trainer["strategy"] = chosen_strategy(trainer["strategy"])
+        check_batch(self.config["data"], trainer["accumulate_grad_batches"])
+        if self.config["dry_run"]:
+            return
+        find_checkpoint(Path(self.config["output"]), self.config["resume"])
         if self.config["resume"]:
             keep_log(Path(self.config["output"]) / "logs" / "metrics.csv")
 
     def instantiate_trainer(self, **kwargs):
-        """The trainer, with the default loggers where the config names none."""
+        """The trainer, without the default loggers: see ``open_loggers``."""
         settings = self.config["trainer"]
         if settings["logger"] in (None, True):
-            kwargs["logger"] = default_loggers(Path(self.config["output"]), self.config["resume"])
-        callbacks = [StepRandomness(), WholeSteps(), Throughput(), TrainingData(), SkippedData(), LossCurves()]
+            kwargs["logger"] = False
+        sharded = settings["strategy"] == SHARDED
+        if sharded:
+            check_sharded(self.model)
+            kwargs["inference_mode"] = False  # parameters that were gathered in it could not be trained
+            self.datamodule.lockstep = True
+        kwargs["enable_model_summary"] = False  # TrainedParts says it in fewer lines
+        kwargs["accumulate_grad_batches"] = settings["accumulate_grad_batches"] or 1
+        self.trainer_defaults["callbacks"] = self._callbacks(settings)
+        trainer = super().instantiate_trainer(**kwargs)
+        self.step = self._step_size(trainer)
+        self.sharded = self.step.processes if sharded else 1
+        trainer.accumulate_grad_batches = self.step.accumulate
+        return trainer
+
+    def _callbacks(self, settings: Namespace) -> list:
+        throughput, skipped, curves = Throughput(), SkippedData(), LossCurves()
+        self.log = StepLog(throughput, skipped, curves)
+        callbacks = [StepRandomness(), WholeSteps(), throughput, TrainingData(), skipped, self.log, curves]
+        callbacks += [ValidationSamples(self.config["seed_everything"])]
+        checkpoint, self.best = self.config["checkpoint"], None
+        if (monitor := checkpoint["monitor"]) and self.datamodule.sources["val"]:
+            kept = checkpoint["dirpath"], monitor, checkpoint["mode"], checkpoint["save_top_k"]
+            self.best = BestCheckpoint(*kept)
+            callbacks.append(self.best)
+            if checkpoint["patience"] is not None:
+                callbacks.append(EarlyStopping(monitor, patience=checkpoint["patience"], mode=checkpoint["mode"]))
         if settings["enable_progress_bar"] is not False:
-            callbacks.append(RichProgressBar())
+            callbacks.append(StepBar(self.log))
         if settings["enable_model_summary"] is not False:
-            callbacks.append(RichModelSummary(max_depth=2))
-        if settings["logger"] is not False:
-            callbacks.append(LearningRateMonitor("step"))
-        self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(**kwargs)
+            callbacks.append(TrainedParts())
+        return callbacks
 
+    def _step_size(self, trainer) -> StepSize:
+        data = self.config["data"]
+        processes = trainer.num_devices * trainer.num_nodes
+        given = self.config["trainer"]["accumulate_grad_batches"]
+        return step_size(data["global_batch_size"], data["batch_size"], processes, given)
 
-def check_strategy(strategy: str) -> None:
-    """Refuse strategies that split parameters: checkpoints, merged LoRAs and gradient norms need them whole.
-
-    Raises:
-        ValueError: FSDP, DeepSpeed or model parallelism is asked for.
-    """
-    if any(name in strategy.lower() for name in ("fsdp", "deepspeed", "modelparallel", "model_parallel")):
-        raise ValueError(
-            f"trainer.strategy {strategy}: parameters are not split here; a 7B base in bfloat16 with a LoRA fits "
-            "one GPU, so use ddp, with model.gradient_checkpointing where memory is short"
-        )
-
-
-@rank_zero_only
-def keep_log(log: Path) -> None:
-    """Give the log of an interrupted run a number, because Lightning's logger deletes it: ``metrics-001.csv``, .."""
-    if log.is_file():
-        log.rename(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv'))):03d}.csv"))
-
-
-@rank_zero_only
-def wandb_id(output: Path, resume: bool) -> str:
-    """A new one, or that of the run that goes on: W&B shows its parts as one run."""
-    kept = output / "logs" / "wandb-id"
-    if not (resume and kept.is_file()):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(uuid4().hex[:8] + "\n")
-    return kept.read_text().strip()
-
-
-def default_loggers(output: Path, resume: bool) -> list:
-    """A CSV file in the run folder, and W&B: online where a key is known, else offline."""
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    run = {"name": output.name, "id": wandb_id(output, resume), "resume": "allow", "mode": mode}
-    return [CSVLogger(output, name="logs", version=""), WandbLogger(project="whenlm", save_dir=output, **run)]
+    def open_loggers(self) -> None:
+        """Give the trainer its default loggers where the config names none."""
+        if self.config["trainer"]["logger"] in (None, True):
+            self.trainer.loggers = default_loggers(Path(self.config["output"]), self.config["resume"])

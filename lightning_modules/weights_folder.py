@@ -1,12 +1,16 @@
 """What a module writes into its weights folder, and what it refuses to start from."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 
+from callbacks.resuming import BestCheckpoint
 from datamodules.records import FeatureHeader
-from models.checkpoints import check_keys
+from models.checkpoints import check_keys, write_weights
+from models.training_checkpoints import read_checkpoint
 
 
 def manifest(module: L.LightningModule, header: FeatureHeader | None) -> dict:
@@ -26,8 +30,46 @@ def manifest(module: L.LightningModule, header: FeatureHeader | None) -> dict:
         "adapter": module.adapter_settings.config(),
         "feature_width": module.feature_width,
         "spatial": module.spatial,
+        "quantization": module.quantization,
+        "generation": asdict(module.answering.generation),
         "features": asdict(header) if header else None,
     }
+
+
+def save_trained(folder: Path, trainer: L.Trainer, best: BestCheckpoint | None) -> None:
+    """Write what a run leaves behind, on rank 0: its best weights where something was monitored, else its last ones.
+
+    Args:
+        folder: of the weights.
+        trainer: that has trained a ``VideoLanguageModule``.
+        best: what kept the best weights; None: nothing was monitored.
+    """
+    module, about = trainer.lightning_module, {"checkpoint": "last", "step": trainer.global_step}
+    header = trainer.datamodule.header
+    if best is not None and best.best_model_path:
+        if not trainer.is_global_zero:
+            return
+        about = best.describe()
+        weights = read_checkpoint(Path(best.best_model_path))
+    else:
+        weights = module.weights(header)
+    weights.manifest["weights"] = about
+    if trainer.is_global_zero:
+        write_weights(folder, weights)
+        note_artifact(trainer.loggers, folder, about)
+        chosen = f"best {about['monitor']}: {about['score']:.2f}" if "score" in about else "the last ones"
+        print(f"\nTrained weights: {folder} ({chosen}, step {about['step']})")
+
+
+def note_artifact(loggers: list, folder: Path, about: dict) -> None:
+    """Name the weights in W&B by reference: nothing is uploaded."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            artifact = wandb.Artifact(f"weights-{logger.experiment.id}", "model", metadata=about)
+            artifact.add_reference(f"file://{folder.absolute()}", checksum=False)
+            logger.experiment.log_artifact(artifact)
 
 
 def load_part(what: str, part: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:

@@ -84,6 +84,10 @@ class Localizer(ABC):
         """
         return {}
 
+    def gauges(self, head: nn.Module | None) -> dict[str, Tensor]:
+        """What of the head is worth watching while it learns, for logs."""
+        return {}
+
     @abstractmethod
     def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
         """Read spans, in seconds, from a generated answer.

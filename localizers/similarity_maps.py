@@ -120,15 +120,17 @@ def saliency(maps: Tensor, is_event: Sequence[bool], scale: float) -> Tensor:
     return chances.mean(0) if len(chances) else torch.zeros(maps.shape[1])
 
 
-def clip_means(saliency: Sequence[float], clips: int, length: float) -> list[float]:
+def clip_means(saliency: Sequence[float], clips: int, length: float, edges: np.ndarray | None = None) -> list[float]:
     """Mean saliency of each of ``clips`` clips that follow one another; what lies behind the last frame counts 0.
 
     Args:
         saliency: T scores.
         clips: how many.
-        length: of a clip, in frames.
+        length: of a clip, in frames, or in the unit of ``edges``.
+        edges: (T + 1,) where each frame begins, and the last one ends. None: frame k at k.
     """
-    starts, frames = np.arange(clips)[:, None] * length, np.arange(len(saliency))
-    shared = np.minimum(starts + length, frames + 1) - np.maximum(starts, frames)
+    edges = np.arange(len(saliency) + 1) if edges is None else edges
+    starts = np.arange(clips)[:, None] * length
+    shared = np.minimum(starts + length, edges[1:]) - np.maximum(starts, edges[:-1])
     shares = (shared / length).clip(0).round(9)  # metrics see ties: clips within one frame have the very same mean
     return (shares @ np.asarray(saliency, dtype=float)).tolist()

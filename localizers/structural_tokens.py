@@ -11,6 +11,7 @@ from itertools import accumulate, groupby
 from random import Random
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,7 +90,8 @@ class StructuralTokens(Localizer):
         for marker in sorted(turn.times, key=turn.question.find):
             if marker in question:
                 question = question.replace(marker, self.reference_token)
-                references.append(min(max(round(turn.times[marker] * clip.frames_per_s), 0), clip.frames - 1))
+                frame = round(clip.even_s(turn.times[marker]) * clip.frames_per_s)
+                references.append(min(max(frame, 0), clip.frames - 1))
         events, texts, rest = self._texts(turn)
         if not events:
             return Rendered(question, rest, references=tuple(references))
@@ -139,7 +141,7 @@ class StructuralTokens(Localizer):
 
     def _frames(self, events: list[Event], clip: Clip) -> tuple[tuple[Frames, ...], dict[int, Frames]]:
         """Frames of the events, and of transitions by the number of events before them."""
-        windows = [(e.start_s * clip.frames_per_s, e.end_s * clip.frames_per_s) for e in events]
+        windows = [tuple(clip.even_s(time_s) * clip.frames_per_s for time_s in event.span) for event in events]
         if self.transitions == "partition":
             found, between = partition(windows, clip.frames)
             return tuple(found), between
@@ -167,6 +169,10 @@ class StructuralTokens(Localizer):
         losses = [self._dialogue_loss(head.scale, *part) for part in dialogues(frames, tokens, places, batch)]
         return {"grounding": torch.stack(losses).mean() + nothing if losses else nothing}
 
+    def gauges(self, head: StructuralHead | None) -> dict[str, Tensor]:
+        """The temperature of the similarities."""
+        return {} if head is None else {"temperature": 1 / head.scale.detach()}
+
     def _dialogue_loss(self, scale: Tensor, frames: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Of one dialogue: ``parts`` are (tokens (J, D), targets (J, T)) of events and, if any, of transitions."""
         if self.joint:
@@ -192,7 +198,8 @@ class StructuralTokens(Localizer):
                 scale = head.scale.item()
                 found = segments(maps, is_event, scale, self.rule, self.threshold, self.legacy)
                 salient = saliency(maps, is_event, scale).tolist()
-                spans = [(s.start / clip.frames_per_s, s.end / clip.frames_per_s, s.score) for s in found]
+                ends = [(clip.true_s(end / clip.frames_per_s) for end in (s.start, s.end)) for s in found]
+                spans = [(*span, s.score) for span, s in zip(ends, found, strict=True)]
                 texts = event_texts(answer.text, self.legacy)
                 captions = [texts[segment.event] for segment in found]
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
@@ -200,7 +207,7 @@ class StructuralTokens(Localizer):
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
         spans = [(min(start, clip.duration_s), min(end, clip.duration_s), score) for start, end, score in spans]
         if salient and query.clip_s is not None:
-            salient = clip_means(salient, query.clips(clip.duration_s), query.clip_s * clip.frames_per_s)
+            salient = self._clip_means(salient, query, clip)
         return Prediction(
             query_id=query.id,
             video=query.video,
@@ -210,6 +217,16 @@ class StructuralTokens(Localizer):
             captions=tuple(captions) if query.task == "dense_captioning" else (),
             saliency=tuple(salient),
             rule=rule,
+        )
+
+    @staticmethod
+    def _clip_means(salient: Sequence[float], query: Query, clip: Clip) -> list[float]:
+        """Mean saliency of each of the query's clips."""
+        clips = query.clips(clip.duration_s)
+        if clip.even:
+            return clip_means(salient, clips, query.clip_s * clip.frames_per_s)
+        return clip_means(
+            salient, clips, query.clip_s, np.append(clip.shown_s, clip.true_s(clip.frames / clip.frames_per_s))
         )
 
     def maps(self, answer: Answer, places: list[int], head: StructuralHead) -> Tensor:

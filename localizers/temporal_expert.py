@@ -217,14 +217,34 @@ def target(events: Sequence[Event], clip: Clip) -> LocTarget:
     for event in events:
         if event.start_s >= clip.duration_s or event.end_s > clip.duration_s + Query.TOLERANCE_S:
             raise ValueError(f"window {event.start_s}..{event.end_s} s is outside the video of {clip.duration_s} s")
-    windows = np.array([event.span for event in events]) / clip.duration_s
+    windows = fractions(np.array([event.span for event in events], dtype=float), clip)
     return LocTarget(*frame_targets(windows.clip(0, 1), clip.frames))
+
+
+def fractions(times_s: np.ndarray, clip: Clip) -> np.ndarray:
+    """Times as the head says them: fractions of the duration, with frame ``k`` of ``n`` at ``(k + 0.5) / n``."""
+    return times_s / clip.duration_s if clip.even else np.interp(times_s, *_knots(clip))
+
+
+def seconds(fractions: np.ndarray, clip: Clip) -> np.ndarray:
+    """The times at fractions of the duration; undoes ``fractions``."""
+    return fractions * clip.duration_s if clip.even else np.interp(fractions, *reversed(_knots(clip)))
+
+
+def _knots(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Of frames that are not evenly spaced: their times, and the fractions at which the head has them."""
+    shown_s, places = clip.shown_s, (np.arange(clip.frames) + 0.5) / clip.frames
+    begin, end = ([0.0] if shown_s[0] > 0 else [], [1.0] if shown_s[-1] < clip.duration_s else [])
+    return (
+        np.concatenate([begin, shown_s, [clip.duration_s] * len(end)]),
+        np.concatenate([begin, places, end]),
+    )
 
 
 def in_clip(spans: np.ndarray, scores: np.ndarray, clip: Clip) -> list[tuple[float, float, float]]:
     """Spans (S, 2) in fractions of the duration and their scores (S,) as (start_s, end_s, score)."""
-    seconds = (spans.astype(np.float64) * clip.duration_s).tolist()
-    return [(start, end, score) for (start, end), score in zip(seconds, scores.tolist(), strict=True)]
+    ends = seconds(spans.astype(np.float64), clip).tolist()
+    return [(start, end, score) for (start, end), score in zip(ends, scores.tolist(), strict=True)]
 
 
 def frame_states(states: Tensor, batch) -> Tensor:
@@ -255,5 +275,5 @@ def saliency(output: HeadOutput, query: Query, clip: Clip) -> tuple[float, ...]:
     scores = output.probability.max(0).values.float().cpu().numpy()
     if query.clip_s is not None:
         centres_s = (np.arange(query.clips(clip.duration_s)) + 0.5) * query.clip_s
-        scores = saliency_at(scores, centres_s / clip.duration_s)
+        scores = saliency_at(scores, fractions(centres_s, clip))
     return tuple(scores.tolist())

@@ -24,7 +24,7 @@ SPAN_LAST = re.compile(r"(.+?),? from (\d{2}) to (\d{2})\.?\s*", re.IGNORECASE |
 
 @dataclass(frozen=True)
 class TextTimestamps(Localizer):
-    """Times as indices on a clock of ``ticks`` steps over the clip.
+    """Times as indices on a clock of ``ticks`` steps over the clip, which goes on with its frames.
 
     Source: VTimeLLM, section 3.1 and the released data code: ``min(round(t / duration * ticks), ticks - 1)`` with
     banker's rounding, two digits.
@@ -52,17 +52,17 @@ class TextTimestamps(Localizer):
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Replace time markers by ticks; write grounding and dense-captioning answers from the events."""
-        question, answer, duration_s = turn.question, turn.answer, clip.duration_s
+        question, answer = turn.question, turn.answer
         if answer is None and turn.events:
-            answer = self._answer(turn, duration_s, random)
+            answer = self._answer(turn, clip, random)
         for marker, time_s in turn.times.items():
-            tick = self.tick(time_s, duration_s)
+            tick = self.tick(clip.even_s(time_s), clip.duration_s)
             question = question.replace(marker, tick)
             answer = answer.replace(marker, tick) if answer is not None else None
         return Rendered(question, answer)
 
-    def _answer(self, turn: Turn, duration_s: float, random: Random) -> str:
-        spans = [self._span(event, duration_s) for event in turn.events]
+    def _answer(self, turn: Turn, clip: Clip, random: Random) -> str:
+        spans = [self._span(event, clip) for event in turn.events]
         if turn.task == "grounding":
             return sentence(", and ".join(spans))
         if turn.task == "dense_captioning":
@@ -74,8 +74,9 @@ class TextTimestamps(Localizer):
             )
         raise ValueError(f"text_timestamps cannot write the answer of a {turn.task!r} turn; give the text")
 
-    def _span(self, event: Event, duration_s: float) -> str:
-        return f"from {self.tick(event.start_s, duration_s)} to {self.tick(event.end_s, duration_s)}"
+    def _span(self, event: Event, clip: Clip) -> str:
+        start, end = (self.tick(clip.even_s(time_s), clip.duration_s) for time_s in event.span)
+        return f"from {start} to {end}"
 
     def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
         """Spans of a grounding answer, in the order named, or the events of a dense caption."""
@@ -92,7 +93,7 @@ class TextTimestamps(Localizer):
             video=query.video,
             task=query.task,
             answer=answer.text,
-            spans=tuple((a * tick_s, (b + last) * tick_s, 1.0) for a, b, _ in events),
+            spans=tuple((clip.true_s(a * tick_s), clip.true_s((b + last) * tick_s), 1.0) for a, b, _ in events),
             captions=tuple(caption for *_, caption in events) if query.task == "dense_captioning" else (),
             rule=rule,
         )

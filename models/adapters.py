@@ -38,10 +38,21 @@ class MlpAdapter(nn.Sequential):
 def check_width(features: Tensor, width: int) -> None:
     """Raise ValueError if features (..., D_feature) have another width than the adapter reads."""
     if features.shape[-1] != width:
-        raise ValueError(
-            f"the features are {features.shape[-1]} wide, the adapter reads {width}: set model.feature_width to the "
-            "width in the shards' header, and start from no `previous`, or from one with such features"
-        )
+        raise ValueError(other_width(features.shape[-1], width))
+
+
+def other_width(found: int, wanted: int) -> str:
+    """What to do about features of another width than the adapter reads."""
+    return (
+        f"the features are {found} wide, the adapter reads {wanted}: set model.feature_width to the "
+        "width in the shards' header, and start from no `previous`, or from one with such features"
+    )
+
+
+def check_feature_width(found: int, wanted: int, adapter: "Adapter") -> None:
+    """Raise ValueError if shards have features of another width than an adapter of pooled features reads."""
+    if adapter.question_tokenizer() is None and found != wanted:
+        raise ValueError(other_width(found, wanted))
 
 
 class Adapter(ABC):

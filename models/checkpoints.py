@@ -8,7 +8,9 @@ to by name and fingerprint. The released VTimeLLM folders are read as well.
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +19,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 EXPERTS = ("temporal", "spatial")
 """Names of the experts of ``models.routed_lora``."""
+LORA_KEYS = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "modules_to_save", "trainable_token_indices",
+)  # fmt: skip
+"""Settings of a LoRA that matter here. PEFT files of other versions have others beside, and may lack the last two."""
 
 
 @dataclass
@@ -54,6 +60,25 @@ def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
         ValueError: there is no such folder and no such cached or reachable model.
     """
     return _load(AutoModelForCausalLM, name, dtype=dtype)
+
+
+def checkpoint_activations(llm: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass; transformers 5.24 renamed the method."""
+    enable = getattr(llm, "activation_checkpointing_enable", llm.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
+def best_device() -> torch.device:
+    """CUDA or MPS where there is one, and this process's part of it, else the CPU."""
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
+    return torch.device(torch.accelerator.current_accelerator().type, number)
+
+
+def empty_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model without its weights, on whatever device is the default. Raises ValueError as ``load_llm`` does."""
+    return AutoModelForCausalLM.from_config(_load(AutoConfig, name), dtype=dtype)
 
 
 def load_tokenizer(name: str, what: str = "llm", **settings) -> PreTrainedTokenizerBase:
@@ -104,7 +129,7 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor
     return model
 
 
-def merge_loras(llm: PreTrainedModel, loras: list[Lora]) -> PreTrainedModel:
+def merge_loras(llm: PreTrainedModel, loras: Sequence[Lora]) -> PreTrainedModel:
     """Add each LoRA to the weights it adapts: W += alpha / r * B A."""
     for lora in loras:
         llm = add_lora(llm, lora.config, lora.tensors).merge_and_unload()
@@ -155,12 +180,16 @@ def readable(path: Path) -> None:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Read the weights of a run folder, of a weights folder, or of the released VTimeLLM folders.
+    """Read the weights of a run folder, of a weights folder, of a checkpoint, or of the released VTimeLLM folders.
 
     Raises:
-        ValueError: the folder holds none of these; the message says what was looked for.
+        ValueError: it is none of these; the message says what was looked for.
     """
     folder = Path(folder)
+    if folder.suffix == ".ckpt":
+        from models.training_checkpoints import read_checkpoint  # which needs this module
+
+        return read_checkpoint(folder)
     inner = folder / "model" if (folder / "model" / "manifest.json").is_file() else folder
     if (inner / "manifest.json").is_file():
         return Weights(
@@ -179,21 +208,15 @@ def read_weights(folder: Path) -> Weights:
 
 
 def _read_lora(folder: Path) -> Lora:
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    # Older PEFT files have others beside, and lack the last two.
-    keys = (
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "task_type",
-        "modules_to_save",
-        "trainable_token_indices",
-    )
-    config = LoraConfig(**{key: settings.get(key) for key in keys})
+    config = lora_from(json.loads((folder / "adapter_config.json").read_text()))
     safe = folder / "adapter_model.safetensors"
     tensors = load_file(safe) if safe.is_file() else _load_bin(folder / "adapter_model.bin")
     return Lora(config, tensors)
+
+
+def lora_from(settings: dict) -> LoraConfig:
+    """A LoRA's configuration from settings that a file holds."""
+    return LoraConfig(**{key: settings.get(key) for key in LORA_KEYS})
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:

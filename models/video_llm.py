@@ -4,10 +4,10 @@ Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens
 tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from inspect import signature
 
 import torch
@@ -31,6 +31,17 @@ class Output:
     """(N, V) of the supervised tokens, in row order."""
     states: dict[str, Tensor] = field(default_factory=dict)
     """(B, L, D) hidden states by the place where they were taken."""
+    row_loss: Tensor | None = None
+    """(B,) summed cross-entropy of each row, for logs; None: no language model is run."""
+    row_tokens: Tensor | None = None
+    """(B,) supervised tokens of each row."""
+
+    def losses_of(self, sources: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sum and tokens of each source's loss, where rows have sources and a language model is run."""
+        if self.row_loss is None or not any(sources):
+            return {}
+        rows = {name: [row for row, source in enumerate(sources) if source == name] for name in set(sources)}
+        return {f"source/{name}": (self.row_loss[at].sum(), self.row_tokens[at].sum()) for name, at in rows.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +62,18 @@ class Generated:
     """(L, D) at the words behind the video; only where no language model reads them."""
 
 
+def without_gradients(method: Callable) -> Callable:
+    """Runs a method of a ``VideoLLM`` in the cheapest mode that keeps its parameters trainable."""
+
+    @wraps(method)
+    def run(self, *args, **settings):
+        # Parameters that are gathered in inference mode could not be trained afterwards.
+        with torch.no_grad() if self.sharded else torch.inference_mode():
+            return method(self, *args, **settings)
+
+    return run
+
+
 class VideoLLM(nn.Module):
     """A causal LM and an adapter that gives it one input vector a frame (VTimeLLM, section 3.1).
 
@@ -63,6 +86,9 @@ class VideoLLM(nn.Module):
         states: where hidden states are taken, see ``localizers.base.StatePoint``.
         bidirectional: whether a video's frames attend to all of its frames.
     """
+
+    sharded: bool = False
+    """Whether processes hold parts of the parameters, see ``lightning_modules.strategy``."""
 
     def __init__(
         self,
@@ -126,10 +152,17 @@ class VideoLLM(nn.Module):
                 logits_to_keep=supervised,
                 use_cache=False,
             ).logits.flatten(end_dim=-2)
-        # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
-        total = F.cross_entropy(logits.float(), next_labels[supervised], reduction="sum")
-        states = {point: calls[0] for point, calls in seen.items()}
-        return Output(lm_loss=total / supervised.sum().clamp(min=1), logits=logits, states=states)
+        losses = F.cross_entropy(logits.float(), next_labels[supervised], reduction="none")
+        tokens = supervised.sum(-1)
+        rows = torch.arange(len(tokens), device=tokens.device).repeat_interleave(tokens, output_size=len(losses))
+        return Output(
+            # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
+            lm_loss=losses.sum() / tokens.sum().clamp(min=1),
+            logits=logits,
+            states={point: calls[0] for point, calls in seen.items()},
+            row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
+            row_tokens=tokens,
+        )
 
     def mask(self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None) -> Tensor:
         """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""
@@ -158,7 +191,7 @@ class VideoLLM(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    @torch.inference_mode()
+    @without_gradients
     def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
@@ -189,6 +222,7 @@ class VideoLLM(nn.Module):
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,
+                synced_gpus=self.sharded,
                 **cache_argument(self.causal_lm, cache),
                 **settings,
             )

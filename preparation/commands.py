@@ -1,4 +1,4 @@
-"""Commands of ``prepare.py``: checkpoints of others. What they need is imported when they run."""
+"""Commands of ``prepare.py``: weights of checkpoints. What they need is imported when they run."""
 
 from pathlib import Path
 
@@ -23,3 +23,26 @@ def import_meco(
 
     places = import_merged(input, output, Compressor(tokenizer=tokenizer), base)
     print_made("imported model", output, Counter(places.values()))
+
+
+def export(checkpoint: Path, to: Path, previous: Path | None = None) -> None:
+    """Make a weights folder of any checkpoint of a run, as `model/` of the run is one. No language model is loaded.
+
+    Args:
+        checkpoint: a .ckpt of train.py.
+        to: folder to write; evaluate.py and `previous` take it.
+        previous: the run of the stage before, where it is not any more where the checkpoint names it.
+    """
+    from models.checkpoints import write_weights
+    from models.training_checkpoints import read_checkpoint
+
+    if (to / "manifest.json").exists():
+        raise ValueError(f"{to} holds weights already; choose another folder")
+    weights = read_checkpoint(checkpoint, previous)
+    weights.manifest["weights"] = {"checkpoint": str(checkpoint)}
+    write_weights(to, weights)
+    parts = {"adapter": weights.adapter, "head": weights.head}
+    parts |= {f"lora-{number}": lora.tensors for number, lora in enumerate(weights.loras, 1)}
+    parts |= {name: expert.tensors for name, expert in weights.experts.items()}
+    rows = {name: f"{sum(t.numel() for t in tensors.values()):,} numbers" for name, tensors in parts.items() if tensors}
+    print_made("exported weights", to, rows)

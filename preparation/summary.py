@@ -23,4 +23,7 @@ def print_features(output: Path, summary, more: Mapping) -> None:
     """Print what became of the files of an extraction (``preparation.features.extraction.Summary``)."""
     print_skipped(summary.skipped)
     counts = {"written": summary.written, "present already": summary.present, "skipped": len(summary.skipped)}
+    counts |= {f"read with {name}": number for name, number in sorted(summary.readers.items())}
+    if summary.sound_first:
+        counts["sound begins before the picture, where times begin (docs/time.md)"] = summary.sound_first
     print_made("features", output, counts | more)

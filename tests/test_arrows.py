@@ -12,6 +12,7 @@ PURE = {"command_line", "metrics"}
 BELOW = {
     "command_line": set(),
     "metrics": set(),
+    "sweeps": {"command_line"},
     "datamodules": PURE,
     "models": {"datamodules", *PURE},
     "localizers": {"models", "datamodules", *PURE},

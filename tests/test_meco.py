@@ -299,7 +299,7 @@ def test_shipped_configs_hold_the_published_values(stage, overlay, monkeypatch):
     config = TrainingCLI(files).config.as_dict()
     model, trainer = config["model"]["init_args"], config["trainer"]
     size = {"stage1": 256, "stage2": 128, "stage3": 32}[stage]
-    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == size
+    assert (config["data"]["global_batch_size"], trainer["accumulate_grad_batches"]) == (size, None)
     assert model["llm"] == ("Qwen/Qwen2-7B-Instruct" if overlay else "microsoft/Phi-3-mini-4k-instruct")
     assert model["chat"] == ("plain" if stage == "stage1" else "qwen2" if overlay else "phi3")
     assert model["localizer"]["init_args"].get("bidirectional", False) is (stage == "stage3")

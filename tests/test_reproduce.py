@@ -79,7 +79,7 @@ def test_a_run_is_described(llm, tmp_path, monkeypatch, arguments):
 
 def test_runs_have_folders_of_their_own():
     outputs = [words[words.index("--output") + 1] for words in commands("train.py") if "--output" in words]
-    assert len(outputs) == len(set(outputs)) > 8
+    assert len(outputs) == len(set(outputs)) > 2
 
 
 @pytest.mark.parametrize("arguments", commands("sweep.py"), ids=named)
@@ -98,6 +98,7 @@ def test_numbers_are_marked_as_the_papers():
 
 STEP = ["--model.init_args.feature_width=8", "--model.init_args.dtype=float32", "--trainer.precision=32-true"]
 STEP += ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--data.num_workers=0", "--trainer.logger=false"]
+STEP += ["--data.val=[]", "--data.global_batch_size=4", "--data.batch_size=4", "--checkpoint.monitor=null"]
 QUICK = ["--generation.max_new_tokens=4", "--num_workers=0"]
 
 

@@ -1,12 +1,18 @@
 """Sweeps without a server: every point once, resumable, and a table over seeds."""
 
 import json
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 import sweep
+from lightning_modules.training_cli import TrainingCLI
+from sweeps.chain import run_chain, stage_commands
+from sweeps.runner import Devices
 
 PROGRAM = """
 import json, pathlib, sys
@@ -121,3 +127,103 @@ def test_a_resumed_run_has_the_metrics_of_before_too(tmp_path):
 )
 def test_a_table_names_settings_briefly(value, text):
     assert sweep.brief(value) == text
+
+
+ROOT = Path(__file__).parent.parent
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+
+
+def wandbs_arguments(point: dict) -> list[str]:
+    """What W&B's own agent makes of a point."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    return create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})["args"]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_point_of_every_sweep_is_read_as_wandb_writes_it(path, monkeypatch):
+    """A chain's point is one command a stage."""
+    monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.chdir(ROOT)
+    settings = sweep.read_sweep(path)
+    assert settings["metric"]["name"].startswith("val/")
+    points = list(sweep.grid(settings["parameters"]))
+    first, made = points[0]["seed_everything"], set()
+    for point in points:
+        theirs = [*sweep.command(settings, {})[1:], *wandbs_arguments(point)]
+        assert f"--seed_everything={point['seed_everything']}" in theirs
+        if point["seed_everything"] != first:  # otherwise the same arguments as with the first seed
+            continue
+        if "sweeps.chain" in theirs:
+            file, more = Path(theirs[2]), [arg for arg in theirs[3:] if not arg.startswith("--row")]
+            commands = [args for _, args in stage_commands(file, str(point["row"]), Path("stages"), more)]
+        else:
+            commands = [[*theirs[1:], "--output=x"]]
+        configs = [TrainingCLI(args).config.as_dict() for args in commands]
+        assert configs[-1]["seed_everything"] == first
+        assert configs[-1]["data"]["val"]
+        made.add(str([(config["model"], config["data"]["train"]) for config in configs]))
+    assert len(made) * len(settings["parameters"]["seed_everything"]["values"]) == len(points)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("method: grid\nparameters: [1\n  x: }\n")
+    assert sweep.main([str(tmp_path / "bad.yaml"), "--output", str(tmp_path)]) == 2
+    assert re.search(r"bad\.yaml, line \d: no YAML", capsys.readouterr().err)
+
+
+def test_other_runs_go_on_where_one_fails(write, tmp_path, capsys):
+    path = write(parameters={"x": {"values": ["boom", 1, 2]}, "seed_everything": {"value": 0}})
+    assert sweep.main([str(path), "--output", str(tmp_path / "runs"), "--jobs", "2"]) == 1
+    captured = capsys.readouterr()
+    assert "000 ended with status 3" in captured.err
+    assert "1 of the runs failed" in captured.err
+    assert "10.0" in captured.out and "20.0" in captured.out
+    assert (tmp_path / "runs" / "000" / "log.txt").is_file()
+
+
+def test_a_table_without_a_column_is_refused(write, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sweeps.runner.last_metrics", lambda _: {})
+    assert sweep.main([str(write()), "--output", str(tmp_path / "runs")]) == 2
+    assert "the table would be empty" in capsys.readouterr().err
+
+
+def test_a_dry_run_only_prints(write, tmp_path, capsys):
+    assert sweep.main([str(write()), "--output", str(tmp_path / "runs"), "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all("program.py" in line for line in lines)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_devices_are_shared_out():
+    parts = Devices(2, {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, 0).parts
+    assert [parts.get(), parts.get()] == ["0,1", "2,3"]
+    assert Devices(3, {}, 0).parts.get() is None
+    with pytest.raises(ValueError, match="--jobs 3, but there are 2 devices"):
+        Devices(3, {}, 2)
+
+
+def test_rows_of_a_chain_share_what_they_begin_with(tmp_path, monkeypatch):
+    file = ROOT / "configs/sweeps/chains/vtimellm_table2.yaml"
+    ninth, tenth = (stage_commands(file, row, tmp_path, ["--seed_everything=1"]) for row in ("9", "10"))
+    assert ninth[:2] == tenth[:2]
+    assert ninth[2] != tenth[2]
+    assert f"--model.init_args.previous={ninth[1][0]}" in ninth[2][1]
+    trained = []
+
+    def train(arguments, env):
+        folder = Path(next(arg for arg in arguments if arg.startswith("--output")).split("=", 1)[1])
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "manifest.json").write_text("{}")
+        trained.append((folder.name, env.get("WANDB_RUN_ID")))
+        return subprocess.CompletedProcess(arguments, 0)
+
+    monkeypatch.setattr("sweeps.chain.subprocess.run", train)
+    monkeypatch.setenv("WANDB_RUN_ID", "r")
+    for row in ("9", "10"):
+        assert run_chain(file, row, tmp_path / "runs" / row, []) == 0
+    assert [name for name, _ in trained] == ["images", "images-freeze", "images-freeze-reuse", "images-freeze-new"]
+    assert [run for _, run in trained] == [None, None, "r", "r"]
+    with pytest.raises(ValueError, match="has no row 11"):
+        stage_commands(file, "11", tmp_path)

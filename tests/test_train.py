@@ -17,8 +17,10 @@ from datamodules.chat import IGNORE
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query, Turn
 from datamodules.shards import ShardReader
+from lightning_modules.batching import step_size
+from lightning_modules.loggers import default_loggers
 from lightning_modules.trained import TrainedModel
-from lightning_modules.training_cli import TrainingCLI, default_loggers
+from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import read_weights
 from preparation.features.shard_writer import ShardWriter
 from preparation.world.tiny import save_tiny_lm, tiny_lm
@@ -456,7 +458,13 @@ def test_shipped_configs_hold_the_published_values(stage, monkeypatch):
     optimization = {"warmup_ratio": 0.03, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
     optimization |= {"lr": 1e-3 if stage == 1 else 1e-4, "other_lr": None, "head_lr": None}
     assert model["optimization"] == optimization
-    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 128
+    assert (config["data"]["global_batch_size"], trainer["accumulate_grad_batches"]) == (128, None)
+    assert all(step_size(128, config["data"]["batch_size"], n, None).dialogues == 128 for n in (1, 2, 4, 8))
+    monitor, mode = ("val/lm_loss", "min") if stage == 1 else ("val/grounding/mIoU", "max")
+    assert (config["checkpoint"]["monitor"], config["checkpoint"]["mode"]) == (monitor, mode)
+    assert [str(source["queries"]) for source in config["data"]["val"]] == [
+        str(source["queries"]).replace(".jsonl", ".val.jsonl") for source in config["data"]["train"]
+    ]
     assert trainer["max_epochs"] == (1 if stage == 1 else 2)
     assert (trainer["precision"], model["dtype"]) == ("bf16-mixed", "bfloat16")
     assert (model["llm"], model["feature_width"], model["max_text_tokens"]) == ("lmsys/vicuna-7b-v1.5", 768, 2048)
@@ -484,7 +492,7 @@ def test_a_shipped_config_trains_the_tiny_model(runs, llm, world, tmp_path):
     source = f"[{{shards: {world / 'videos'}, queries: {world / 'stage3.jsonl'}}}]"
     changes = ["--model.llm", llm, "--model.feature_width=8", "--model.previous", str(runs[2]), "--data.train", source]
     changes += ["--data.num_workers=0", "--data.batch_size=4", "--trainer.max_steps=2", "--trainer.logger=false"]
-    changes += ["--trainer.accumulate_grad_batches=2", "--output", str(tmp_path / "run")]
+    changes += ["--data.global_batch_size=8", "--output", str(tmp_path / "run")]
     train.main(["--config", str(ROOT / "configs" / "vtimellm" / "stage3.yaml"), *changes])
     weights = read_weights(tmp_path / "run")
     assert {tensor.dtype for tensor in weights.loras[1].tensors.values()} == {torch.float32}
@@ -493,11 +501,9 @@ def test_a_shipped_config_trains_the_tiny_model(runs, llm, world, tmp_path):
     assert load_file(tmp_path / "run" / "model" / "adapter.safetensors")["weight"].dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    "strategy", ["fsdp", "deepspeed_stage_2", "lightning.pytorch.strategies.ModelParallelStrategy"]
-)
-def test_strategies_that_split_parameters_are_refused(arguments, tmp_path, strategy):
-    with pytest.raises(ValueError, match=f"trainer.strategy .*{strategy}.*use ddp"):
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "lightning.pytorch.strategies.FSDPStrategy"])
+def test_other_ways_to_split_parameters_are_refused(arguments, tmp_path, strategy):
+    with pytest.raises(ValueError, match=f"trainer.strategy .*{strategy}.*--trainer.strategy fsdp2; or use ddp"):
         TrainingCLI(arguments(1, tmp_path, f"--trainer.strategy={strategy}"))
 
 

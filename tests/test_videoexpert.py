@@ -502,7 +502,7 @@ def test_shipped_configs_hold_the_published_values(parsing_only):
     files = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("videoexpert/pretrain", "data/videoexpert")]
     config = TrainingCLI(files).config.as_dict()
     model, trainer = config["model"]["init_args"], config["trainer"]
-    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 128
+    assert (config["data"]["global_batch_size"], trainer["accumulate_grad_batches"]) == (128, None)
     assert (model["llm"], model["style"], model["spatial"]) == ("lmsys/vicuna-7b-v1.5", "videoexpert", "4x64")
     ranks = {"rank": 64, "temporal_share": 0.5, "scale": 2.0, "dropout": 0.05}
     assert model["experts"] == {**ranks, "target_modules": "all-linear", "joint": False}
@@ -532,7 +532,7 @@ def test_the_shipped_configs_train_the_tiny_model_one_after_the_other(runs, llm,
     source = f"[{{shards: {shards}, queries: {world / 'stage2.jsonl'}}}]"
     changes = [f"--model.llm={llm}", "--model.feature_width=8", SPATIAL, f"--data.train={source}"]
     changes += ["--data.num_workers=0", "--data.batch_size=4", "--trainer.max_steps=2", "--trainer.logger=false"]
-    changes += ["--trainer.accumulate_grad_batches=2", "--trainer.enable_progress_bar=false"]
+    changes += ["--data.global_batch_size=8", "--trainer.enable_progress_bar=false"]
     configs = [f"--config={ROOT / 'configs/videoexpert' / name}.yaml" for name in ("pretrain", "finetune")]
     first, second = tmp_path / "first", tmp_path / "second"
     train.main([configs[0], *changes, f"--model.previous={runs[1]}", f"--output={first}"])
@@ -544,7 +544,7 @@ def test_the_shipped_configs_train_the_tiny_model_one_after_the_other(runs, llm,
         assert any(not torch.equal(before[key], after[key]) for key in after)
 
 
-ROWS = {"table6": 4, "table7": 5, "table8": 5, "fig5": 5, "quickstart": 9}
+ROWS = {"table6": 12, "table7": 15, "table8": 15, "fig5": 15, "quickstart": 9}
 
 
 @pytest.mark.parametrize("table", ROWS)

@@ -9,7 +9,7 @@ from pathlib import Path
 from datamodules.names import VideoNames
 from datamodules.schema import Part, Query
 from datamodules.skips import OnError, Skips
-from preparation.features.decoding import VIDEO_TYPES, find_sources
+from preparation.features.sources import VIDEO_TYPES, find_sources
 
 EXPECTED = ".mp4"
 """Ending of a file that is not there yet."""

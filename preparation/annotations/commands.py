@@ -24,6 +24,7 @@ def annotations(
     shards: Path | None = None,
     clips: Path | None = None,
     videos: Path | None = None,
+    hold_out: int = 0,
     on_error: OnError = "fail",
 ) -> None:
     """Convert a published annotation file into queries, and perhaps into the list of clips to extract.
@@ -42,19 +43,27 @@ def annotations(
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
         clips: jsonl to write for ``features --videos``: the file of each video, and which part of it is meant.
         videos: folder or list of the files, for the clips; without it they lie beside the list, or are yet to come.
+        hold_out: questions for `data.val`, about videos that are left out of the output; they go into a file beside
+            it, `stage2.val.jsonl` for `stage2.jsonl`.
         on_error: stop at the first record that cannot be used, or skip and count it.
     """
     from datamodules.query_files import write_queries
     from preparation.annotations.clips import write_clips
     from preparation.annotations.conversion import convert
+    from preparation.annotations.holding_out import hold_out as hold_out_questions
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
     options |= {"prompts": prompts, "longest_s": longest_s}
     if videos and not clips:
         raise ValueError("--videos is for --clips, the list of clips to write; features of the videos are --shards")
     converted = convert(name, input, on_error, shards, filter, **options)
-    write_queries(output, converted.queries)
-    print_table(f"{name} annotations", ("written to", str(output)), converted.rows())
+    queries, rows = converted.queries, converted.rows()
+    if hold_out:
+        queries, asked = hold_out_questions(queries, hold_out)
+        write_queries(output.with_suffix(".val.jsonl"), asked)
+        rows += [("held out: questions for data.val", len(asked)), ("left to train on", len(queries))]
+    write_queries(output, queries)
+    print_table(f"{name} annotations", ("written to", str(output)), rows)
     if clips:
         counts = write_clips(clips, converted.queries, videos, on_error)
         print_table("clips for features --videos", ("written to", str(clips)), counts.items())

@@ -12,9 +12,6 @@ from datamodules.skips import OnError, Skips
 from preparation.annotations import reader
 from preparation.annotations.selection import select
 
-DURATION_SHARE = 0.05
-"""An annotated duration may differ from the features' by this share (or by ``Query.TOLERANCE_S``)."""
-
 
 @dataclass(frozen=True)
 class Converted:
@@ -101,16 +98,11 @@ def match(queries: Sequence[Query], shards: ShardReader, on_error: OnError) -> t
 
 def _fault(query: Query, stored_s: float) -> tuple[str, str] | None:
     """Why the times of a query do not fit features of ``stored_s`` seconds, with details."""
-    if query.duration_s is not None:
-        if abs(query.duration_s - stored_s) > max(Query.TOLERANCE_S, DURATION_SHARE * stored_s):
-            cause = (
-                "it is a part of its file: write --clips for `features`" if query.part else "another cut of the video"
-            )
-            detail = f"{query.duration_s} s and {stored_s} s; {cause}, or frames for seconds?"
-            return "annotation and features differ in duration", detail
-        return None
+    reason = "annotation and features differ in duration" if query.duration_s is not None else "event outside the video"
     try:
-        query.check_inside(stored_s)
+        query.check_length(stored_s)
+        if query.duration_s is None:
+            query.check_inside(stored_s)
     except ValueError as error:
-        return "event outside the video", str(error)
+        return reason, str(error)
     return None

@@ -232,5 +232,6 @@ def _video(video: str, file: Path, duration_s: float | None, sampling: Sampling)
         raise ValueError(f"{frames} frames, not {sampling.frames} (sampling {sampling})")
     with np.errstate(over="ignore"):  # an overflow becomes infinity, which Video refuses
         array = array.astype(np.float16)
-    times_s = np.arange(frames) / sampling.fps if sampling.fps else np.linspace(0.0, duration_s, frames)
+    fps = sampling.rate(duration_s)[1] if sampling.fps else None
+    times_s = np.arange(frames) / fps if fps else np.linspace(0.0, duration_s, frames)
     return Video(video, float(duration_s), times_s, array, source=file.name)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
 import yaml
 from PIL import Image
 
 from preparation.captioning.endpoint import Client
-from preparation.features.decoding import DECODE_ERRORS, Sampling, Source, decode, first_line
+from preparation.features.decoding import Sampling, sample_frames
 
 PROMPTS = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
 JPEG_QUALITY = 90
@@ -51,17 +52,13 @@ class Clip:
         Raises:
             ValueError: the file cannot be decoded, or the clip is not in it.
         """
-        source, addresses = Source("clip", self.path, self.start_s, self.end_s), []
-        try:
-            for step in decode(source, Sampling(frames=self.frames), chunk_frames=1):
-                if step.pixels is None:
-                    continue
-                image = Image.fromarray(step.pixels[0])
-                image.thumbnail((self.size, self.size))
-                image.save(buffer := io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
-                addresses.append(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
-        except DECODE_ERRORS as error:
-            raise ValueError(first_line(error)) from None
+        found, addresses = sample_frames(self.path, Sampling(frames=self.frames), self.start_s, self.end_s), []
+        _, distinct = np.unique(found.frame_times_s, return_index=True)
+        for pixels in found.pixels[distinct]:
+            image = Image.fromarray(pixels)
+            image.thumbnail((self.size, self.size))
+            image.save(buffer := io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
+            addresses.append(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
         return addresses
 
 

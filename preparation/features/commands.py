@@ -35,7 +35,7 @@ def features(
         videos: folder, video, text list (``path`` or ``id<TAB>path``) or jsonl list (id, path, start_s, end_s).
         output: folder of the shards.
         encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm.
-        sampling: ``uniform 100`` or ``1.0 fps``.
+        sampling: ``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``.
         on_error: stop at the first file that cannot be used, or skip and count it.
         patches: store the patch tokens too (frames x patches x width x 2 bytes a video).
         cls_attention: store the attention of the class token to the patches too.
@@ -44,7 +44,7 @@ def features(
         attention_layer: whose attention is taken; default -2, the penultimate.
         batch_frames: frames decoded and encoded together.
         decoders: files decoded at the same time.
-        device: ``auto``, ``cpu``, ``cuda``, ...
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``, ...
         dtype: what the encoder computes in.
         shard_videos: videos in a shard; what a kill can cost, and what a process takes at a time.
     """
@@ -115,6 +115,8 @@ def verify(shards: Path) -> int:
         print_table("problems", ("file", "video", "what", "remedy"), rows)
     header = report.header
     about = {"shards": report.shards, "videos": report.records, "problems": len(report.problems)}
+    if report.unknown_times:
+        about["videos without a reader, whose times may be wrong (docs/time.md)"] = report.unknown_times
     about |= {"encoder": header.encoder, "output": header.output, "sampling": header.sampling, "width": header.width}
     print_table("verified", ("folder", str(shards)), about.items())
     return 1 if report.problems else 0

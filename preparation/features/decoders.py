@@ -16,8 +16,8 @@ BUFFER_BYTES = 2**30
 class Decoders:
     """Decodes files in threads; iterating gives what ``decode`` gives for each source, in the order of the sources.
 
-    One thread opens, reads and closes a file. They are threads of this process, because a reader of decord hangs on
-    the other side of a fork; decoding itself does not hold the interpreter lock.
+    One thread opens, reads and closes a file. Threads of this process are enough: decoding itself does not hold the
+    interpreter lock.
 
     Args:
         sources: the files.

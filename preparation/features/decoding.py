@@ -1,96 +1,44 @@
-"""Video and image files: find them, choose their frames, decode them.
+"""Frames of a video or image file, each with the time at which it is shown. Everything that decodes does it here.
 
-A video reader never crosses a fork: decord hangs there.
+What a second means: ``docs/time.md``.
 
 Shape suffixes: T frames, H height, W width.
 """
 
-import json
-import math
-import os
-import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import decord
 import numpy as np
 from PIL import Image
 
-from datamodules.records import member_key
+from preparation.features.pictures import Mistaken, PictureReader
+from preparation.features.refusal import Refused
+from preparation.features.sampling import Sampling, clip_length_s
+from preparation.features.sources import IMAGE_TYPES, Source, find_sources
+from preparation.features.timeline import Timeline, read_timeline
+from preparation.features.wholeness import check_bytes
 
-VIDEO_TYPES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
-IMAGE_TYPES = (".jpg", ".jpeg", ".png")
-DECODE_ERRORS = (ValueError, RuntimeError, OSError, IndexError, decord.DECORDError, Image.DecompressionBombError)
-"""What a bad file makes decord (RuntimeError at opening, DECORDError later), PIL and the checks here raise."""
+__all__ = ["DECODE_ERRORS", "Decoded", "SampledFrames", "Sampling", "Source", "decode", "find_sources", "sample_frames"]
 
-
-@dataclass(frozen=True)
-class Source:
-    """One file to extract: the whole of it, or the seconds from ``start_s`` to ``end_s``."""
-
-    id: str
-    path: Path
-    start_s: float | None = None
-    end_s: float | None = None
-
-    def __post_init__(self):
-        member_key(self.id)
-        for key in ("start_s", "end_s"):
-            if not isinstance(getattr(self, key), (int, float, type(None))):
-                raise ValueError(f"{key} must be a number of seconds, got {getattr(self, key)!r}")
+DECODE_ERRORS = (ValueError, OSError, Image.DecompressionBombError)
+"""What a bad file makes PIL and the checks here raise."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a video are encoded: exactly one of a number of frames and a rate."""
+@dataclass(frozen=True, eq=False)
+class SampledFrames:
+    """Frames of a clip. Times count from the begin of the clip."""
 
-    frames: int | None = None
-    fps: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Sampling":
-        """``uniform 100`` or ``1.0 fps``, the wording of FeatureHeader.sampling."""
-        match text.split():
-            case ["uniform", frames] if frames.isdecimal() and int(frames) > 0:
-                return cls(frames=int(frames))
-            case [fps, "fps"] if fps.replace(".", "", 1).isdecimal() and float(fps) > 0:
-                return cls(fps=float(fps))
-        raise ValueError(f"sampling must read like 'uniform 100' or '1.0 fps', got {text!r}")
-
-    def __str__(self) -> str:
-        return f"uniform {self.frames}" if self.frames else f"{self.fps} fps"
-
-    def indices(self, total_frames: int, fps: float, start_s: float | None = None, end_s: float | None = None):
-        """Frame numbers to decode.
-
-        Args:
-            total_frames: frames in the file.
-            fps: average frame rate of the file.
-            start_s: begin of the clip inside the file.
-            end_s: end of the clip inside the file.
-
-        Returns:
-            (T,) int array, non-decreasing; short clips repeat frames.
-
-        Raises:
-            ValueError: the clip is empty or begins after the end of the file.
-
-        Source: VTimeLLM, ``mm_utils.py`` for the uniform rule (both ends included, truncated to int).
-        """
-        first = 0 if start_s is None else max(int(fps * start_s), 0)
-        last = total_frames - 1 if end_s is None else min(int(fps * end_s), total_frames - 1)
-        if last < first or (end_s is not None and end_s <= (start_s or 0.0)):
-            raise ValueError(f"the clip {start_s}..{end_s} s is empty in a file of {total_frames / fps:.2f} s")
-        if self.frames:
-            return np.linspace(first, last, self.frames).astype(np.int32)
-        length_s = min(total_frames / fps, math.inf if end_s is None else end_s) - max(start_s or 0.0, 0.0)
-        count = max(1, math.ceil(length_s * self.fps - 1e-6))
-        return np.minimum(np.round(first + np.arange(count) * fps / self.fps).astype(np.int32), last)
+    pixels: np.ndarray
+    """(T, H, W, 3) uint8, as a player shows them."""
+    frame_times_s: np.ndarray
+    """(T,) when each frame is shown, non-decreasing; where the file has too few pictures, one stands several times."""
+    duration_s: float
+    reader: str
+    """How it was decoded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decoded:
     """One step of decoding: some pixels, or the end of a file with its times, or why it could not be read."""
 
@@ -98,113 +46,94 @@ class Decoded:
     pixels: np.ndarray | None = None
     """(T, H, W, 3) uint8, each frame once."""
     video: dict | None = None
-    """Duration and times (see Video), and ``repeat`` (T,): which distinct frame each sampled frame is."""
+    """Duration, times and reader (see Video), and ``repeat`` (T,): which distinct frame each sampled frame is."""
     error: Exception | None = None
 
 
-def find_sources(videos: Path) -> tuple[list[Source], int]:
-    """What to extract.
+def sample_frames(
+    path: Path, sampling: Sampling, start_s: float | None = None, end_s: float | None = None
+) -> SampledFrames:
+    """Frames of a video or image file, all in memory; ``decode`` gives them piece by piece.
+
+    Times are those at which the container has the pictures shown, counted from the first picture of the file that is
+    shown, and then from ``start_s``. A picture that was on the screen before ``start_s`` has the time 0.
 
     Args:
-        videos: a folder (searched with its subfolders), one video or image, a ``.jsonl`` list of
-            ``{"id", "path", "start_s", "end_s"}`` (only ``path`` is needed), or a text list of ``path`` or
-            ``id<TAB>path``. Paths in a list are relative to it. Without an id, it is the path below the folder (the
-            list's), without the ending: ``tacos/s1`` for ``tacos/s1.mp4``; of a file elsewhere, the name alone.
+        path: the file.
+        sampling: which frames.
+        start_s: begin of the clip in the file; None: that of the file.
+        end_s: end of the clip in the file; None, or later than the end of the file: that of the file.
 
     Returns:
-        The sources, and how many files of a folder were left aside because they are neither video nor image.
+        T frames; of an image one, with a duration of 0.
 
     Raises:
-        FileNotFoundError: there is no such folder, list or file.
-        ValueError: a bad line (naming it), or nothing found.
+        ValueError: the file is no video, is cut off or damaged, or the clip is not in it; one line with what to do.
+        FileNotFoundError: there is no such file.
     """
-    videos = Path(videos)
-    if not videos.exists():
-        raise FileNotFoundError(f"{videos}: no such folder, list or file")
-    others = 0
-    if videos.is_dir():
-        files = sorted(path for path in videos.rglob("*") if path.is_file())
-        sources = [
-            Source(_id(path, videos), path) for path in files if path.suffix.lower() in VIDEO_TYPES + IMAGE_TYPES
-        ]
-        others = len(files) - len(sources)
-    elif videos.suffix.lower() in VIDEO_TYPES + IMAGE_TYPES:
-        sources = [Source(videos.stem, videos)]
-    else:
-        sources = list(_read_list(videos))
-    if not sources:
-        raise ValueError(f"{videos}: no video or image found ({others} other files); known: {', '.join(VIDEO_TYPES)}")
-    return sources, others
-
-
-def _id(file: Path, folder: Path) -> str:
-    below = Path(os.path.relpath(file, folder)).with_suffix("")
-    return below.name if ".." in below.parts else below.as_posix()
-
-
-def _read_list(path: Path) -> Iterator[Source]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            if path.suffix == ".jsonl":
-                entry = json.loads(line)
-                unknown = set(entry) - {"id", "path", "start_s", "end_s"}
-                if unknown or not isinstance(entry.get("path"), str):
-                    raise ValueError(f"needs a path, and id, start_s and end_s at most, got {sorted(entry)}")
-            else:
-                name, tab, file = line.partition("\t")
-                entry = {"id": name, "path": file} if tab else {"path": line.strip()}
-            file = path.parent / entry["path"]
-            yield Source(entry.get("id", _id(file, path.parent)), file, entry.get("start_s"), entry.get("end_s"))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-
-
-def _check_whole(path: Path) -> None:
-    """Raise ValueError for an mp4 or mov that was cut off. Decoders read what is left as a shorter video."""
-    if path.suffix.lower() not in (".mp4", ".mov", ".m4v"):
-        return
-    length, at = path.stat().st_size, 0
-    with open(path, "rb") as file:
-        while at + 8 <= length:  # one box after the other: size, name, content
-            file.seek(at)
-            size, name = struct.unpack(">I4s", file.read(8))
-            size = int.from_bytes(file.read(8), "big") if size == 1 else size or length - at
-            if name in (b"moov", b"mdat", b"moof") and at + size > length:
-                raise ValueError(f"cut off: {name.decode()} ends at byte {at + size}, the file has {length}")
-            at += max(size, 8)
+    source, chunks = Source(Path(path).stem or "file", Path(path), start_s, end_s), []
+    try:
+        *steps, end = decode(source, sampling, chunk_frames=32)
+    except (OSError, Image.DecompressionBombError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {first_line(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {first_line(error)}") from None
+    chunks = [step.pixels for step in steps]
+    about = end.video
+    pixels = np.concatenate(chunks)[about["repeat"]]
+    return SampledFrames(pixels, about["frame_times_s"], about["duration_s"], about["reader"])
 
 
 def decode(source: Source, sampling: Sampling, chunk_frames: int) -> Iterator[Decoded]:
-    """Decode one file in chunks; the last item carries the times. Raises one of DECODE_ERRORS for a bad file."""
-    if not source.path.is_file():
-        raise FileNotFoundError("no such file")
+    """Decode one file in chunks of distinct frames; the last item carries the times.
+
+    Raises one of DECODE_ERRORS for a bad file.
+    """
     if source.path.suffix.lower() in IMAGE_TYPES:
-        with Image.open(source.path) as image:
-            yield Decoded(source, pixels=np.array(image.convert("RGB"))[None])
-        yield Decoded(source, video={"duration_s": 0.0, "frame_times_s": np.zeros(1), "repeat": np.zeros(1, int)})
+        yield from _decode_image(source)
         return
-    _check_whole(source.path)
-    decord.logging.set_level(decord.logging.QUIET)  # what matters is raised; the rest would bury our own message
-    reader = decord.VideoReader(str(source.path), num_threads=1)  # files are decoded side by side instead
-    total, fps = len(reader), reader.get_avg_fps()
-    if total < 2:
-        raise ValueError(f"{total} frame(s): too short for a video (give an image as jpg or png)")
-    if not math.isfinite(fps) or fps <= 0:
-        raise ValueError(f"the file states a frame rate of {fps}")
-    start_s = max(source.start_s or 0.0, 0.0)
-    indices = sampling.indices(total, fps, source.start_s, source.end_s)
-    distinct, repeat = np.unique(indices, return_inverse=True)
-    for at in range(0, len(distinct), chunk_frames):
-        yield Decoded(source, pixels=reader.get_batch(distinct[at : at + chunk_frames]).asnumpy())
-    # The first frame may begin just before start_s (its number is rounded down).
-    times_s = np.maximum(indices / fps - start_s, 0.0)
-    duration_s = min(total / fps, math.inf if source.end_s is None else source.end_s) - start_s
-    yield Decoded(source, video={"duration_s": duration_s, "frame_times_s": times_s, "repeat": repeat})
+    for decoded in (False, True):
+        timeline, given = read_timeline(source.path, decoded), 0
+        try:
+            for step in _decode_video(source, sampling, chunk_frames, timeline):
+                yield step
+                given += 1
+            return
+        except Mistaken:
+            if given or decoded:
+                what = "its pictures are not where its container has them"
+                raise Refused("not whole", what, "write it anew: ffmpeg -i FILE NEW.mp4") from None
+
+
+def _decode_image(source: Source) -> Iterator[Decoded]:
+    if not source.path.is_file():
+        check_bytes(source.path)
+    with Image.open(source.path) as image:
+        yield Decoded(source, pixels=np.array(image.convert("RGB"))[None])
+    about = {"duration_s": 0.0, "frame_times_s": np.zeros(1), "repeat": np.zeros(1, int), "reader": "Pillow"}
+    yield Decoded(source, video=about)
+
+
+def _decode_video(source: Source, sampling: Sampling, chunk_frames: int, timeline: Timeline) -> Iterator[Decoded]:
+    chosen = sampling.choose(timeline, source.start_s, source.end_s)
+    distinct, repeat = np.unique(chosen, return_inverse=True)
+    reader, chunk = PictureReader(source.path, timeline), []
+    for picture in reader.read(timeline.pts[distinct]):
+        chunk.append(picture)
+        if len(chunk) == chunk_frames:
+            yield Decoded(source, pixels=np.stack(chunk))
+            chunk = []
+    if chunk:
+        yield Decoded(source, pixels=np.stack(chunk))
+    times_s = np.maximum(timeline.times_s[chosen] - max(source.start_s or 0.0, 0.0), 0.0)
+    duration_s = clip_length_s(timeline.duration_s, source.start_s, source.end_s)
+    about = {"duration_s": duration_s, "frame_times_s": times_s, "repeat": repeat, "reader": reader.name}
+    yield Decoded(source, video=about | {"sound_lead_s": timeline.sound_lead_s})
 
 
 def first_line(error: Exception) -> str:
-    """One line of a message, without the clock and the source line that decord puts in front."""
+    """One line of a message."""
     lines = str(error).strip().splitlines()
-    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ", "", lines[0]) if lines else type(error).__name__
+    return lines[0] if lines else type(error).__name__

@@ -7,13 +7,12 @@ Shape suffixes: T frames.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import decord
 import numpy as np
 import torch
 from rich.progress import Progress
@@ -24,8 +23,10 @@ from datamodules.spatial_compression import compress
 from preparation.features.decoders import Decoders
 from preparation.features.decoding import DECODE_ERRORS, Decoded, Sampling, Source, decode, first_line
 from preparation.features.processes import Processes
+from preparation.features.refusal import Refused
 from preparation.features.shard_writer import ShardWriter
 from preparation.features.throughput import Throughput
+from preparation.features.timeline import EARLY_S
 from preparation.features.vision_encoder import VisionEncoder
 
 
@@ -38,6 +39,10 @@ class Summary:
     """Were in finished shards already."""
     skipped: tuple[Skip, ...]
     throughput: Throughput = Throughput()
+    readers: Mapping[str, int] = field(default_factory=Counter)
+    """How many were decoded in each way."""
+    sound_first: int = 0
+    """How many have sound that begins before the picture, by more than ``EARLY_S``."""
 
 
 def extract_video(source: Source, encoder: VisionEncoder, sampling: Sampling, chunk_frames: int = 32) -> Video:
@@ -105,16 +110,18 @@ def extract(
                 groups[position // max_records].append(source)
         present = len(wanted) - sum(map(len, groups.values()))
         mine = dict(list(groups.items())[processes.rank :: processes.world])
-        throughput = _Extraction(encoder, sampling, writer, log).run(mine, chunk_frames, decoders)
+        work = _Extraction(encoder, sampling, writer, log)
+        throughput = work.run(mine, chunk_frames, decoders)
         writer.finish_shard()
-        done = processes.gather((writer.added, tuple(log.entries), throughput))
+        done = processes.gather((writer.added, tuple(log.entries), throughput, work.readers, work.sound_first))
         if processes.leads:
             writer.collect()
-            log.rewrite([skip for _, skips, _ in done for skip in skips])
+            log.rewrite([skip for _, skips, *_ in done for skip in skips])
         else:
             log.path.unlink()
-    written, skipped, parts = zip(*done, strict=True)
-    return Summary(sum(written), present, sum(skipped, ()), Throughput.together(parts))
+    written, skipped, parts, readers, sound_first = zip(*done, strict=True)
+    parts, readers = Throughput.together(parts), sum(readers, Counter())
+    return Summary(sum(written), present, sum(skipped, ()), parts, readers, sum(sound_first))
 
 
 @dataclass
@@ -127,6 +134,8 @@ class _Extraction:
     log: Skips
     frames: int = 0
     encode_s: float = 0.0
+    readers: Counter[str] = field(default_factory=Counter)
+    sound_first: int = 0
 
     def run(self, groups: dict[int, list[Source]], chunk_frames: int, threads: int) -> Throughput:
         """Write one shard, or more where one grows too large, for each group."""
@@ -145,6 +154,8 @@ class _Extraction:
                 video = self._encode(source, steps)
                 if video:
                     self.writer.add(video)  # outside of any try: a full disk is no reason to skip a video
+                    self.readers[video.reader] += 1
+                    self.sound_first += video.sound_lead_s > EARLY_S
                 bar.advance(task)
         wall_s = time.perf_counter() - start
         available = {"encoders_s": wall_s, "decoders_s": wall_s * threads}
@@ -167,8 +178,8 @@ class _Extraction:
             self.encode_s += time.perf_counter() - start
             self.writer.header.check_video(video)
             return video
-        except (RuntimeError, decord.DECORDError) as error:
-            self.log.add(str(source.path), "cannot be decoded", first_line(error))
+        except Refused as error:
+            self.log.add(str(source.path), error.reason, error.detail)
         except DECODE_ERRORS as error:
             self.log.add(str(source.path), first_line(error))
         return None

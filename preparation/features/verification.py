@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Report:
     shards: int
     records: int
     problems: tuple[Problem, ...]
+    unknown_times: int = 0
+    """Records that do not say how they were decoded: made elsewhere or earlier, with times that may be wrong."""
 
 
 def verify(folder: Path) -> Report:
@@ -47,17 +50,23 @@ def verify(folder: Path) -> Report:
     folder = Path(folder)
     header, shards = read_folder(folder)
     seen: dict[str, str] = {}
-    problems = [problem for shard in shards for problem in _verify_shard(folder, shard, header, seen)]
+    readers: Counter[str] = Counter()
+    problems = [problem for shard in shards for problem in _verify_shard(folder, shard, header, seen, readers)]
     known = {shard["file"] for shard in shards}
     for path in sorted(folder.glob("shard-*.tar*")):
         if path.name not in known:
             remedy = "run the extraction again; it resumes"
             problems.append(Problem(path.name, "", "not in the index: an unfinished shard", remedy))
-    return Report(header, len(shards), sum(shard["records"] for shard in shards), tuple(problems))
+    return Report(header, len(shards), sum(shard["records"] for shard in shards), tuple(problems), readers[""])
 
 
-def _verify_shard(folder: Path, shard: Mapping, header: FeatureHeader, seen: dict[str, str]) -> Iterator[Problem]:
-    """Problems of one shard. ``seen`` maps the ids of earlier shards to their files and is added to."""
+def _verify_shard(
+    folder: Path, shard: Mapping, header: FeatureHeader, seen: dict[str, str], readers: Counter[str]
+) -> Iterator[Problem]:
+    """Problems of one shard.
+
+    ``seen`` maps the ids of earlier shards to their files, ``readers`` counts how videos were decoded; both grow.
+    """
     tar, again = folder / shard["file"], "copy it again, or delete it with its index and extract its videos again"
     try:
         records = read_json(index_path(tar))["records"]
@@ -79,7 +88,7 @@ def _verify_shard(folder: Path, shard: Mapping, header: FeatureHeader, seen: dic
         if damage:
             yield Problem(tar.name, "", f"{damage}; a reader that streams loses the rest", again)
         for record in records:
-            if what := _verify_record(file.fileno(), record, header, places):
+            if what := _verify_record(file.fileno(), record, header, places, readers):
                 yield Problem(tar.name, record["id"], what, "extract this video again into a new folder")
             if record["id"] in seen:
                 yield Problem(tar.name, record["id"], f"the id is also in {seen[record['id']]}", "keep one of them")
@@ -88,12 +97,15 @@ def _verify_shard(folder: Path, shard: Mapping, header: FeatureHeader, seen: dic
         yield Problem(tar.name, "", f"member {name} is not in the index; it is never read", again)
 
 
-def _verify_record(descriptor: int, record: Mapping, header: FeatureHeader, places: dict[str, list[int]]) -> str:
+def _verify_record(
+    descriptor: int, record: Mapping, header: FeatureHeader, places: dict[str, list[int]], readers: Counter[str]
+) -> str:
     """What is wrong with one record. Its members are removed from ``places`` (name -> [offset, size])."""
     expected = {f"{record['key']}.{name}": place for name, place in record["members"].items()}
     lost = [name for name in expected if places.pop(name, None) != expected[name]]
     try:
-        decode_record(record, lambda offset, size: os.pread(descriptor, size, offset), header)
+        video = decode_record(record, lambda offset, size: os.pread(descriptor, size, offset), header)
+        readers[video.reader] += 1
     except DAMAGE as error:
         return str(error)
     return f"reading the tar in sequence does not find {', '.join(lost)} where the index has it" if lost else ""

@@ -4,7 +4,6 @@ Shape suffixes: T frames, H height, W width, P patches, D feature width.
 """
 
 import hashlib
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from torch import nn
 
 from datamodules.records import FeatureHeader
 from datamodules.spatial_compression import Compression
+from models.checkpoints import best_device
 from preparation.features.decoding import Sampling
 from preparation.features.preprocessing import Preprocessing
 
@@ -63,7 +63,7 @@ class VisionEncoder(ABC):
 
     Args:
         name: hub name or local folder of a checkpoint.
-        device: ``auto`` takes CUDA when there is one.
+        device: ``auto`` takes CUDA or MPS where there is one.
         dtype: ``float32``, ``float16`` or ``bfloat16``; what the encoder computes in.
         outputs: what it returns.
 
@@ -83,7 +83,7 @@ class VisionEncoder(ABC):
 
     def __init__(self, name: str, device: str = "auto", dtype: str = "float32", outputs: Outputs | None = None):
         self.name, self.outputs = name, outputs or Outputs()
-        self.device = _device(device)
+        self.device = best_device() if device == "auto" else torch.device(device)
         self.model, self.preprocessing = self.load()
         self.sha256 = _digest(self.model)
         self.model = self.model.to(self.device, getattr(torch, dtype)).eval()
@@ -129,15 +129,6 @@ class VisionEncoder(ABC):
             **of_patches,
             **of_spatial,
         )
-
-
-def _device(name: str) -> torch.device:
-    """``auto`` is the accelerator that the launcher meant for this process, or the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def _digest(model: nn.Module) -> str:

@@ -13,10 +13,12 @@ from callbacks.predictions import PredictionWriter
 from callbacks.randomness import StepRandomness
 from callbacks.resuming import WholeSteps
 from callbacks.skipped import SkippedData
+from callbacks.step_log import StepLog
 from callbacks.throughput import Throughput
 from callbacks.timelines import draw_timelines, opacities
 from callbacks.training_data import TrainingData, leakage
 from datamodules.schema import Event, Prediction, Query
+from localizers.text_timestamps import TextTimestamps
 
 
 class Logger:
@@ -25,6 +27,9 @@ class Logger:
 
     def log_metrics(self, metrics, step=None):
         self.logged.append((metrics, step))
+
+    def save(self):
+        pass
 
 
 def trainer(**settings) -> SimpleNamespace:
@@ -63,7 +68,6 @@ def test_skips_add_up(capsys, monkeypatch):
     for reason, count in (("video not in shards", 3), ("truncated", 3), ("damaged", 1)):
         (line,) = [line for line in lines if reason in line]
         assert line.split()[-2] == str(count)
-    assert run.loggers[0].logged == [({"data/skipped_or_cut": 7.0}, None)]
 
 
 def test_nothing_skipped_says_nothing(capsys):
@@ -81,23 +85,20 @@ def test_skips_survive_a_resume():
 
 
 def test_curves_are_those_of_the_losses(tmp_path):
-    curves, run = LossCurves(), trainer(default_root_dir=str(tmp_path))
+    curves = LossCurves()
     for step, value in enumerate((3.0, 2.0, 1.0)):
-        run.global_step = step
-        run.callback_metrics = {"train/lm_loss": torch.tensor(value), "train/grad_norm": torch.tensor(9.0)}
-        curves.on_train_batch_end(run, None, None, None, step)
+        curves.log_metrics({"train/lm_loss": value, "train/grad_norm": 9.0, "lr": 1.0}, step=step)
     assert curves.losses == {"lm_loss": [(0, 3.0), (1, 2.0), (2, 1.0)]}
-    curves.on_fit_end(run, None)
+    curves.on_fit_end(trainer(default_root_dir=str(tmp_path)), None)
     assert Image.open(tmp_path / "curves.png").size[0] > 300
 
 
 def test_curves_survive_a_resume():
     curves, resumed = LossCurves(), LossCurves()
-    run = trainer(callback_metrics={"train/loss": torch.tensor(3.0)})
-    curves.on_train_batch_end(run, None, None, None, 0)
+    curves.log_metrics({"train/loss": 3.0}, step=0)
     resumed.load_state_dict(curves.state_dict())
-    resumed.on_train_batch_end(run, None, None, None, 1)
-    assert resumed.losses == {"loss": [(0, 3.0), (0, 3.0)]}
+    resumed.log_metrics({"train/loss": 2.0}, step=1)
+    assert resumed.losses == {"loss": [(0, 3.0), (1, 2.0)]}
 
 
 def test_nothing_learned_draws_nothing(tmp_path):
@@ -163,16 +164,84 @@ def test_checkpoints_stand_behind_whole_steps(processed, completed, accumulate, 
 def test_throughput_is_that_of_all_ranks(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("callbacks.throughput.time.perf_counter", lambda: now[0])
-    throughput, run = Throughput(every_n_steps=2), trainer(world_size=3, global_step=7)
+    throughput, run = Throughput(), trainer(world_size=3, global_step=7)
     batch = SimpleNamespace(queries=(1, 2), attention_mask=torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]))
     throughput.on_train_start(run, None)  # resumed within an epoch: there is no epoch start
+    assert throughput.rates(run) == {}  # nothing was measured
     for step in range(4):
         now[0] += 1.0  # waits
         throughput.on_train_batch_start(run, None, batch, step)
         now[0] += 3.0  # works
         throughput.on_train_batch_end(run, None, None, batch, step)
-    rates = {"speed/samples_per_s": 4 * 3 / 8, "speed/tokens_per_s": 20 * 3 / 8, "speed/data_wait": 2 / 8}
-    assert run.loggers[0].logged == [(rates, 7), (rates, 7)]
+        if step == 2:  # validation is neither
+            throughput.on_validation_start(run, None)
+            now[0] += 100.0
+            throughput.on_validation_end(run, None)
+        if step % 2:
+            rates = throughput.rates(run)
+            expected = {"speed/samples_per_s": 4 * 3 / 8, "speed/tokens_per_s": 20 * 3 / 8, "speed/data_wait": 2 / 8}
+            assert rates.items() >= expected.items()
+
+
+def step_log(**settings) -> tuple[StepLog, SimpleNamespace, LossCurves]:
+    """A log of steps of two batches, of which every third is written."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5)
+    curves = LossCurves()
+    log = StepLog(Throughput(), SkippedData(), curves)
+    run = trainer(optimizers=[optimizer], log_every_n_steps=3, sanity_checking=False, **settings)
+    log.on_train_start(run, None)
+    return log, run, curves
+
+
+def train_batches(log: StepLog, run: SimpleNamespace, losses: list[float]) -> None:
+    module = SimpleNamespace(localizer=TextTimestamps(), model=SimpleNamespace(head=None))
+    for number, loss in enumerate(losses):
+        run.global_step += number % 2
+        outputs = {"terms": {"loss": (torch.tensor(loss), 1), "source/a": (torch.tensor(6.0), torch.tensor(number))}}
+        log.on_train_batch_end(run, module, outputs, None, number)
+
+
+def test_each_step_has_the_mean_of_its_batches():
+    log, run, curves = step_log()
+    train_batches(log, run, [1.0, 2.0, 3.0, 5.0, 7.0, 7.0, 9.0, 0.0])
+    assert [step for _, step in run.loggers[0].logged] == [0, 1, 2]  # the first at once, the fourth waits
+    log.on_train_end(run, None)
+    rows = {step: metrics for metrics, step in run.loggers[0].logged}
+    assert [rows[step]["train/loss"] for step in range(4)] == [1.5, 4.0, 7.0, 4.5]
+    assert rows[0]["train/source/a"] == 12.0  # 6 + 6 over 0 + 1 tokens
+    assert rows[1]["lr"] == 0.5
+    assert curves.losses["loss"] == [(0, 1.5), (1, 4.0), (2, 7.0), (3, 4.5)]
+
+
+def test_numbers_stay_on_the_device_until_they_are_written(monkeypatch):
+    """A step brings nothing over: that would wait for everything the device still has to do."""
+    log, run, _ = step_log(global_step=10)
+    moved = []
+    for name in ("item", "tolist", "__float__"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, f=original, n=name: (moved.append(n), f(self))[1])
+    train_batches(log, run, [1.0, 2.0])
+    assert moved == []
+    train_batches(log, run, [1.0, 2.0])
+    assert moved == ["tolist"]  # all rows at once
+    assert [step for _, step in run.loggers[0].logged] == [10, 11]
+
+
+def test_a_checkpoint_leaves_no_step_unwritten():
+    log, run, curves = step_log(global_step=3)
+    train_batches(log, run, [1.0, 2.0])
+    assert not curves.losses
+    assert log.state_dict() == {}
+    assert curves.losses["loss"] == [(3, 1.5)]
+
+
+def test_the_gradient_norm_is_that_of_all_parameters():
+    log, run, _ = step_log()
+    (parameter,) = run.optimizers[0].param_groups[0]["params"]
+    parameter.grad = torch.tensor([3.0, 4.0])
+    log.on_before_optimizer_step(run, None, run.optimizers[0])
+    train_batches(log, run, [1.0, 2.0])
+    assert run.loggers[0].logged[0][0]["train/grad_norm"] == 5.0
 
 
 def about(*videos: str, source: str = "") -> list[Query]:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import tarfile
 from dataclasses import replace
@@ -20,6 +21,7 @@ from datamodules.records import FeatureHeader, member_id, member_key
 from datamodules.schema import Video
 from datamodules.shards import ShardReader
 from datamodules.streaming import stream
+from preparation.features import commands
 from preparation.features.shard_writer import ShardWriter
 from preparation.features.verification import verify
 
@@ -350,6 +352,16 @@ def test_duplicate_ids_over_shards(tmp_path, folder):
         ShardReader(folder)
     found = [(problem.id, problem.what) for problem in verify(folder).problems]
     assert ("v1", "the id is also in shard-000000.tar") in found
+
+
+def test_verify_says_how_many_videos_carry_no_reader(tmp_path, capsys):
+    with ShardWriter(tmp_path, HEADER) as writer:
+        for name, reader in (("a", "PyAV by keyframe"), ("b", ""), ("c", "")):
+            writer.add(replace(video(name), reader=reader))
+    assert ShardReader(tmp_path).read("a").reader == "PyAV by keyframe"
+    assert verify(tmp_path).unknown_times == 2
+    assert commands.verify(tmp_path) == 0
+    assert re.search(r"without a reader.*2", " ".join(capsys.readouterr().out.split()))
 
 
 def test_verify_names_unfinished_shards_and_wrong_counts(folder):

@@ -1,5 +1,6 @@
 """Streams that are shared out over processes and workers."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from datamodules.query_files import read_queries
-from datamodules.sources import Source, StreamedDialogues
+from datamodules.sources import Skipped, Source, StreamedDialogues
 
 
 @pytest.fixture
@@ -27,6 +28,18 @@ def test_a_worker_without_a_shard_leaves_the_work_to_the_others(streamed, world)
     wanted = sorted(query.id for query in read_queries(world / "stage2.jsonl"))
     found = list(islice(DataLoader(streamed(2), batch_size=None, num_workers=2), 2 * len(wanted)))
     assert sorted(found[: len(wanted)]) == sorted(found[len(wanted) :]) == wanted
+
+
+def test_a_stream_refuses_or_counts_videos_of_another_length_than_annotated(streamed, world):
+    dataset = streamed(2)
+    for video, (query, *more) in dataset.queries.items():
+        dataset.queries[video] = [replace(query, duration_s=1000.0), *more]
+    with pytest.raises(ValueError, match=r"stage2\.jsonl: query .*: 1000 s in the annotation and .* in the features"):
+        next(iter(dataset))
+    dataset.on_error = "skip"
+    wanted = sum(map(len, dataset.queries.values()))
+    skipped = [found for found in islice(dataset, wanted) if isinstance(found, Skipped)]
+    assert len(skipped) == len(dataset.queries)
 
 
 def test_a_worker_whose_videos_have_no_query_says_so(streamed):

@@ -148,6 +148,22 @@ def test_an_absent_video_is_named_or_counted(module, sources, world, tmp_path):
     assert skipping.skipped == {"video not in shards": 1}
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_features_of_another_length_than_annotated_are_refused_or_counted_when_opened(module, world, tmp_path, split):
+    stored_s = ShardReader(world / "videos").duration_s("train00000")
+    records = [grounding(1, duration_s=stored_s + 1.9), grounding(2, duration_s=3 * stored_s)]
+    source = Source(str(world / "videos"), write(tmp_path / "some.jsonl", records))
+    message = rf"some\.jsonl: query 'q2' is not about what .*videos holds: .*{3 * stored_s:g} s in the annotation"
+    with pytest.raises(ValueError, match=message):
+        getattr(module(**{split: [source]}), f"{split}_dataloader")()
+    skipping = module(**{split: [source]}, on_error="skip")
+    assert ids(getattr(skipping, f"{split}_dataloader")()) == ["q1"]
+    assert skipping.skipped == {"annotation and features differ in duration": 1}
+    write(tmp_path / "some.jsonl", records[1:])
+    with pytest.raises(ValueError, match=r"no query to read in .*; annotation and features differ in duration: 1"):
+        getattr(module(**{split: [source]}, on_error="skip"), f"{split}_dataloader")()
+
+
 def test_an_event_outside_its_video_is_named_or_counted(module, world, tmp_path):
     late = grounding(2, events=[{"start_s": 1.0, "end_s": 999.0}])
     source = Source(str(world / "videos"), write(tmp_path / "some.jsonl", [grounding(1), late]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preparation.features.decoding import Sampling, Source, find_sources
+from preparation.features.decoding import Sampling, Source, find_sources, sample_frames
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(os.environ.get("WHENLM_GOLDEN_DIR", ROOT.parent / "shared" / "golden"))
@@ -36,13 +36,33 @@ def test_sampling_rules():
         Sampling(frames=4).indices(100, 10.0, 5.0, 5.0)
 
 
-@pytest.mark.parametrize("text", ["uniform 100", "1.0 fps", "0.5 fps"])
+def test_a_rate_with_a_cap_is_lowered_until_it_fits():
+    capped = Sampling.parse("1.0 fps max 4")
+    assert capped.indices(30, 10.0).tolist() == Sampling(fps=1.0).indices(30, 10.0).tolist() == [0, 10, 20]
+    assert capped.indices(80, 10.0).tolist() == [0, 20, 40, 60]
+    assert capped.indices(1000, 10.0, 10.0, 50.0).tolist() == [100, 200, 300, 400]
+
+
+@pytest.mark.parametrize("text", ["uniform 100", "1.0 fps", "0.5 fps", "1.0 fps max 350"])
 def test_sampling_reads_what_it_writes(text):
     assert str(Sampling.parse(text)) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "uniform", "uniform 0", "uniform -3", "100", "fps 1", "0 fps", "-1 fps", "1 2 fps"]
+    "text",
+    [
+        "",
+        "uniform",
+        "uniform 0",
+        "uniform -3",
+        "100",
+        "fps 1",
+        "0 fps",
+        "-1 fps",
+        "1 2 fps",
+        "1 fps max",
+        "1 fps max 0",
+    ],
 )
 def test_sampling_refuses(text):
     with pytest.raises(ValueError, match="sampling must read like"):
@@ -79,6 +99,31 @@ def test_bad_lines_are_named(tmp_path, line, message):
     (tmp_path / "list.jsonl").write_text('{"path": "good.mp4"}\n' + line)
     with pytest.raises(ValueError, match=f"list.jsonl, line 2: .*({message})"):
         find_sources(tmp_path / "list.jsonl")
+
+
+def test_a_list_from_another_system(tmp_path):
+    """With a byte order mark, carriage returns, and blanks behind the paths."""
+    (tmp_path / "list.txt").write_bytes("\ufeffa.mp4 \r\n\r\nsome/id\tsub/b.mp4 \r\n".encode())
+    assert find_sources(tmp_path / "list.txt")[0] == [
+        Source("a", tmp_path / "a.mp4"),
+        Source("some/id", tmp_path / "sub/b.mp4"),
+    ]
+    (tmp_path / "list.jsonl").write_bytes('\ufeff{"path": "a.mp4"}\r\n'.encode())
+    assert find_sources(tmp_path / "list.jsonl")[0] == [Source("a", tmp_path / "a.mp4")]
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_sources(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "deep" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "videos" / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "videos" / "lost.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "videos" / "lost.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "disk" / "deep" / "round").symlink_to(tmp_path / "disk")
+    sources, others = find_sources(tmp_path / "videos")
+    assert ([source.id for source in sources], others) == (["linked/deep/a", "lost"], 1)
+    with pytest.raises(FileNotFoundError, match="lost.mp4: a link that leads nowhere"):
+        sample_frames(sources[1].path, Sampling(frames=2))
 
 
 def test_nothing_found(tmp_path):

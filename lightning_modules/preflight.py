@@ -1,0 +1,123 @@
+"""What is checked before a language model is loaded, and what a run will be."""
+
+import math
+import os
+import subprocess
+from pathlib import Path
+
+from lightning.pytorch.cli import LightningCLI
+
+from command_line.tables import print_table
+from datamodules.batch import Batch, collate
+from datamodules.sampling import Draw
+from datamodules.temporal import TemporalDataModule, collate_readable
+from lightning_modules.estimate import Estimate
+from models.adapters import check_feature_width
+
+SAMPLES = 64
+"""Training dialogues that are read to know how long they are."""
+
+
+def find_checkpoint(output: Path, resume: bool) -> Path | None:
+    """The run folder's last checkpoint if the run is to go on, nothing if it is to start.
+
+    Raises:
+        ValueError: there is nothing to go on from, or something that a new start would overwrite.
+    """
+    last, made = output / "checkpoints" / "last.ckpt", output / "model" / "manifest.json"
+    if resume and not last.is_file():
+        raise ValueError(f"--resume true, but there is no {last}")
+    if not resume and last.is_file():
+        raise ValueError(f"{last} exists: add --resume true to go on with that run, or choose another --output")
+    if not resume and made.is_file():
+        raise ValueError(f"{made} exists, of a finished run without checkpoints: choose another --output")
+    return last if resume else None
+
+
+def check(cli: LightningCLI) -> None:
+    """Find cheap mistakes: in the output folder, the stage before, the data, and what becomes of the first samples.
+
+    Raises:
+        ValueError, OSError: naming the mistake.
+    """
+    check_writable(Path(cli.config["output"]))
+    cli.model.check_previous(cli.model.read_previous())
+    cli.model.structure()  # names of layers, and shapes of what the stage before left
+    data = cli.datamodule
+    data.check_train()
+    if data.sources["val"]:
+        check_validation(data)
+    if not data.streams:
+        first_batch(data, 1)
+        check_feature_width(data.header.width, cli.model.feature_width, cli.model.adapter_settings)
+    elif cli.trainer.max_steps == -1 and cli.trainer.max_epochs is None:
+        raise ValueError("streamed shards have no end: set trainer.max_steps or trainer.max_epochs")
+
+
+def check_writable(output: Path) -> None:
+    """Raise OSError where nothing can be written below the run folder."""
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OSError(f"--output {output}: {there} {'cannot be written to' if there.is_dir() else 'is no folder'}")
+
+
+def check_validation(data: TemporalDataModule) -> None:
+    """Open ``data.val``, and say how to make it where it is not there."""
+    for source in data.sources["val"]:
+        if not source.queries.is_file():
+            raise ValueError(
+                f"data.val names {source.queries}, which is not there: `prepare.py annotations .. --hold_out 200` "
+                "makes it of videos that it takes out of the training data; or train without, --data.val null"
+            )
+    data.open("val")
+
+
+def first_batch(data: TemporalDataModule, samples: int) -> Batch:
+    """Training dialogues, spread evenly over the sources."""
+    dataset, _ = data.training_set()
+    count = len(dataset.pairs)
+    places = sorted({number * count // samples for number in range(samples)})
+    dialogues = dataset.__getitems__([Draw(place, 0, sequence=place) for place in places])
+    return collate_readable(dialogues, collate, data.dialogue.pad_id)
+
+
+def report(cli: LightningCLI) -> None:
+    """Print what a run will be: data, steps, what learns, and the memory and time that a step is likely to take."""
+    data, step = cli.datamodule, cli.step
+    rows = [("output", cli.config["output"]), ("step", str(step))]
+    if not data.streams:
+        batch = first_batch(data, SAMPLES)
+        lengths = batch.attention_mask.sum(-1).float()
+        for source, part in data.mixture:
+            rows.append((f"data.train: {source.queries}", f"{part.draws} of {part.samples} queries an epoch"))
+        rows.append(("tokens of a dialogue, frames included", f"{lengths.mean():.0f}, at most {lengths.max():.0f}"))
+        rows += [(f"of {SAMPLES} samples: {reason}", count) for reason, count in batch.counts.items()]
+        rows += steps(sum(part.draws for _, part in data.mixture), step.dialogues, cli.trainer)
+        rows += Estimate.of(cli.model, batch, step, cli.sharded).rows()
+    if data.sources["val"]:
+        for source, pairs in zip(data.sources["val"], data.open("val"), strict=True):
+            rows.append((f"data.val: {source.queries}", f"{len(pairs)} queries"))
+    if cli.best:
+        rows.append(("best weights by", f"{cli.best.monitor}, {cli.best.mode}"))
+    print_table("dry run: nothing was trained or written", ("what", "value"), rows)
+
+
+def steps(dialogues: int, of_step: int, trainer) -> list[tuple[str, str]]:
+    """Optimiser steps of an epoch and of the run."""
+    each = math.ceil(dialogues / of_step)
+    if isinstance(trainer.limit_train_batches, int):
+        each = min(each, math.ceil(trainer.limit_train_batches / trainer.accumulate_grad_batches))
+    total = each * trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+    total = trainer.max_steps if trainer.max_steps != -1 and (total is None or trainer.max_steps < total) else total
+    rows = [("steps an epoch", str(each))]
+    return rows + [("steps, epochs", f"{total}, {total / each:.1f}" if total is not None else "without end")]
+
+
+def version_of_code() -> str:
+    """The commit of the checkout, with a mark where files differ from it; ``unknown`` outside of one."""
+    here = Path(__file__).parent.parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,9 +1,10 @@
-"""Evaluate a trained model on annotated videos, ask it about one video, ask a served model, score anyone's predictions.
+"""Evaluate a trained model on annotated videos, ask it or a served model about videos, score anyone's predictions.
 
 python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --output DIR
 python evaluate.py similarity --shards DIR --queries FILE --threshold NUMBER --output DIR
 python evaluate.py video --checkpoint RUN --video FILE --query TEXT
 python evaluate.py served --model NAME --url http://localhost:8000/v1 --queries FILE --videos DIR --output DIR
+python evaluate.py dialogue --predictions FILE --queries FILE --output DIR --judge.model NAME
 python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
 python evaluate.py export --format qvhighlights --predictions FILE --queries FILE --output DIR
 
@@ -17,7 +18,7 @@ from importlib import import_module
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
 
-COMMANDS = ("benchmark", "similarity", "video", "served", "score", "export")
+COMMANDS = ("benchmark", "similarity", "video", "served", "dialogue", "score", "export")
 """A command is the function of its name in the module of its name in ``evaluation``; only that one is imported."""
 
 

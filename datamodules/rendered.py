@@ -22,6 +22,10 @@ class Rendered:
     own units (``Localizer.read_back``)."""
 
 
+class Unsayable(ValueError):
+    """A localizer has no way to write this answer. Its turn is left out of the dialogue, and counted by the message."""
+
+
 class Renderer(Protocol):
     """What a dialogue needs of a localizer; see ``localizers.base.Localizer``, which is one."""
 
@@ -33,4 +37,8 @@ class Renderer(Protocol):
     """The answer that a moment does not happen; empty: it has none."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
-        """Write the times of a turn; ``random`` is the source of every choice between paraphrases."""
+        """Write the times of a turn; ``random`` is the source of every choice between paraphrases.
+
+        Raises:
+            Unsayable: the localizer has no way to write this answer.
+        """

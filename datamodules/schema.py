@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from datamodules.events import Event, Part
+
 DESCRIBED = ("dense_captioning", "segment_captioning", "events")
 """Tasks about described events."""
 CHOICES = ("qa", "grounded_qa")
@@ -18,37 +20,6 @@ CHOICES = ("qa", "grounded_qa")
 MARKER = re.compile(r"<[se]\d+>")
 """Stands for a time in the text of a turn."""
 TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens between two times. In a dialogue it may be an instant, which is one frame.
-
-    Raises:
-        ValueError: a time is not finite or negative, or the end is before the start.
-    """
-
-    start_s: float
-    end_s: float
-    caption: str = ""
-    """One sentence, without a final full stop."""
-    detail: str = ""
-    """A longer description of the same event (query-focused captioning), if there is one."""
-
-    def __post_init__(self):
-        for key in ("start_s", "end_s"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"{key} must be a finite number of seconds, got {value!r}")
-        if self.start_s < 0:
-            raise ValueError(f"start_s must not be negative, got {self.start_s}")
-        if self.end_s < self.start_s:
-            raise ValueError(f"end_s must be after start_s, got start_s={self.start_s}, end_s={self.end_s}")
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """(start_s, end_s)."""
-        return self.start_s, self.end_s
 
 
 @dataclass(frozen=True)
@@ -111,6 +82,8 @@ class Query:
     absent: bool = False
     """Of a grounding query: it is known that what it asks for does not happen; files say ``"events": []``. A query
     without events that is not absent is one whose events were not published."""
+    part: Part | None = None
+    """Where the clip lies in its file, for extraction; all other times count from its start. None: it is a file."""
 
     TOLERANCE_S = 2.0
     """Published annotations overrun their videos by rounding (Charades-STA by 1.5 s); more than this is an error."""
@@ -144,6 +117,9 @@ class Query:
             if not math.isfinite(self.duration_s) or self.duration_s <= 0:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
             self.check_inside(self.duration_s)
+        if self.part and abs(self.part.end_s - self.part.start_s - (self.duration_s or 0.0)) > self.TOLERANCE_S:
+            raise ValueError(f"duration_s is {self.duration_s}, the part of the file {self.part.start_s}.."
+                             f"{self.part.end_s} s")  # fmt: skip
 
     def check_inside(self, duration_s: float) -> None:
         """Raise ValueError if an event or a scored clip leaves a video of ``duration_s`` seconds."""
@@ -153,13 +129,19 @@ class Query:
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
 
+    @property
+    def timed(self) -> bool:
+        """Whether it names a time, or asks for one."""
+        return self.task not in ("dialogue", "qa") or any(turn.times or turn.events for turn in self.turns)
+
     def check_length(self, stored_s: float) -> None:
         """Raise ValueError if features of ``stored_s`` seconds are of another cut of the video, or not in seconds."""
         if self.duration_s is None:
             return
         if abs(self.duration_s - stored_s) > max(self.TOLERANCE_S, self.LENGTH_SHARE * stored_s):
             what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
-            raise ValueError(f"video {self.video!r}: {what}; another cut of the video, or frames for seconds?")
+            cause = "a part of its file, to be written by --clips" if self.part else "another cut of the video"
+            raise ValueError(f"video {self.video!r}: {what}; {cause}, or frames for seconds?")
 
     @property
     def teaches(self) -> bool:
@@ -226,6 +208,8 @@ class Video:
     """(M, D) float16, S-tokens: the patches of the whole video, compressed (``datamodules.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
+    nominal: bool = False
+    """Whether ``duration_s`` is made up, because nobody knows it; then no time of the video means anything."""
     reader: str = ""
     """How it was decoded. Empty: made elsewhere, or before this was stored, with times that may be wrong."""
     sound_lead_s: float = 0.0
@@ -270,6 +254,8 @@ class Prediction:
     """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
     rule: str | None = None
     """The reading rule that matched the answer. None: nothing could be read from it."""
+    answers: tuple[str, ...] = ()
+    """One a question, where several were asked one after the other; ``answer`` has them all."""
 
     def to_json(self) -> str:
         """One JSON line."""
@@ -279,5 +265,5 @@ class Prediction:
     def from_json(cls, line: str) -> "Prediction":
         """The way back. Raises ValueError or TypeError where a line is no prediction."""
         fields = json.loads(line)
-        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency")}
+        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency", "answers")}
         return cls(**{**fields, **listed, "spans": tuple(map(tuple, fields.get("spans", ())))})

@@ -17,6 +17,17 @@ def sentence(caption: str) -> str:
     return caption[:1].upper() + caption[1:] + ("" if caption.endswith((".", "!", "?")) else ".")
 
 
+def worded(question: str, text: str) -> str:
+    """A template about a sentence.
+
+    ``{caption}`` is lower-cased and loses one full stop, as in the released evaluation of VTimeLLM, ``{sentence}`` only
+    loses the full stop, and ``{text}`` is the sentence as it is.
+    """
+    text = text.strip()
+    short = text.removesuffix(".")
+    return question.replace("{caption}", short.lower()).replace("{sentence}", short).replace("{text}", text)
+
+
 class TurnWriter:
     """Writes the questions about a record, to train on it or to ask it.
 
@@ -65,9 +76,8 @@ class TurnWriter:
         ]
 
     def _grounding(self, text: str, events: tuple[Event, ...], random: Random) -> Turn:
-        question = random.choice(questions("grounding", self.style))
-        topic = text.strip().removesuffix(".")
-        return Turn(question.replace("{caption}", topic), task="grounding", events=events, topic=topic)
+        question = worded(random.choice(questions("grounding", self.style)), text)
+        return Turn(question, task="grounding", events=events, topic=text.strip().removesuffix("."))
 
     def _questions(self, query: Query, task: str, style: str) -> tuple[str, ...]:
         """The wording of a task in a style that must have some."""
@@ -90,11 +100,13 @@ class TurnWriter:
         )
 
     def asked(self, query: Query) -> list[Turn]:
-        """The turns that ask a query: two for ``grounded_qa``, first for the option and then for the moment.
+        """The turns that ask a query: all of a dialogue; two for ``grounded_qa``, for the option and for the moment.
 
-        It has one where its wording asks for both, where the query brings its own words, and in a style that asks for
-        moments alone.
+        The latter has one where its wording asks for both, where the query brings its own words, and in a style that
+        asks for moments alone.
         """
+        if query.task == "dialogue":
+            return [Turn(turn.question, task="dialogue", times=turn.times) for turn in query.turns]
         both = query.task == "grounded_qa" and not query.turns and questions("qa", f"{self.style}_eval")
         if not both or "{options" in self._wording(query):
             return [self.question(query)]
@@ -111,9 +123,7 @@ class TurnWriter:
             return Turn(query.turns[0].question, task=query.task, times=query.turns[0].times)
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
-        wording = self._wording(query)
-        text = query.text.strip()
-        wording = wording.replace("{caption}", text.lower().removesuffix(".")).replace("{text}", text)
+        wording = worded(self._wording(query), query.text)
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
         return Turn(choice(wording, query), task=query.task, times=times)

@@ -1,5 +1,6 @@
 """Ask a trained model about one video file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from callbacks.timelines import draw_timelines
 from command_line.tables import console
 from datamodules.batch import collate_prompts
 from datamodules.schema import Prediction, Query
-from evaluation.protocol import check_features
+from evaluation.protocol import check_features, trained_features
 from lightning_modules.answering import GenerationChange
 from lightning_modules.trained import TrainedModel
 from models.quantization import Quantization
@@ -50,10 +51,11 @@ def video(
         the answer.
     """
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
-    trained = module.manifest.get("features") or {}
+    known = trained_features(module)
+    trained = asdict(known) if known else {}
     clip = load_encoder(encoder or _known_encoder(trained, checkpoint), outputs=Outputs.of(trained))
     sampling = Sampling.parse(trained.get("sampling", "uniform 100"))
-    check_features(trained, clip.header(sampling), checkpoint, f"encoder {clip.name}")
+    check_features(module, clip.header(sampling), f"encoder {clip.name}")
     features = extract_video(Source(video.stem, video), clip, sampling)
     asked = Query(video.name, video.stem, "grounding", query, duration_s=features.duration_s)
     module.configure_model()

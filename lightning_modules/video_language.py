@@ -91,7 +91,7 @@ class VideoLanguageModule(L.LightningModule):
         generation: Generation = Generation(),  # noqa: B008 (frozen)
     ):
         super().__init__()
-        check_quantization(quantization, generation.merge_spatial)
+        check_quantization(quantization)
         self.quantization = quantization
         self.llm_name, self.localizer, self.previous = llm, localizer, previous
         self.chat, self.system, self.style = chat, system, style

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from datamodules.batch import frame_states
 from datamodules.clip import Clip
-from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.rendered import Rendered, Unsayable
+from datamodules.schema import MARKER, Event, Prediction, Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
@@ -52,7 +52,8 @@ class LocTarget:
 class TemporalExpert(Localizer):
     """Times as ``<LOC>`` tokens that a head grounds; no time is ever written as text in an answer.
 
-    Source: VideoExpert, section 3.4 and eqs. 10-13. The paper leaves the weights of the losses open; they are UniVTG's.
+    Source: VideoExpert, sections III-B and III-E, eqs. 10-13. The paper leaves the weights of the losses open; they are
+    UniVTG's.
     """
 
     special_tokens: ClassVar[tuple[str, ...]] = (LOC,)
@@ -87,6 +88,7 @@ class TemporalExpert(Localizer):
 
         Raises:
             ValueError: a literal answer has another number of ``<LOC>`` than windows, or a window is outside the video.
+            Unsayable: a literal answer holds a single time.
         """
         answer, windows = self._answer(turn)
         targets = tuple(target(group, clip) for group in windows) or None
@@ -104,8 +106,10 @@ class TemporalExpert(Localizer):
         if told is None:
             if turn.answer is None:
                 return None, []
-            windows = [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
-            return in_seconds(TIMES.sub(_loc, turn.answer), turn.times), windows
+            text = TIMES.sub(_loc, turn.answer)
+            if MARKER.search(text):
+                raise Unsayable("turn left out: a single time in its answer, and <LOC> stands for a span")
+            return text, [(marked_event(match, turn.times),) for match in TIMES.finditer(turn.answer)]
         if turn.task == "segment_captioning":  # the times are those of the question
             return " ".join(map(sentence, told.texts)), []
         if turn.task == "dense_captioning":
@@ -125,6 +129,12 @@ class TemporalExpert(Localizer):
         is_loc = batch.labels == ids[LOC]
         rows = is_loc.nonzero()[:, 0]
         output = self._read(head, states, batch, is_loc)
+        if output.saturated:
+            warnings.warn(
+                "every offset of the temporal head is saturated at 0 or 1 and gets no gradient: it will not learn "
+                "where a moment ends. Start again with a smaller optimization.head_lr",
+                stacklevel=2,
+            )
         foreground, windows = stack_targets(batch.targets, rows.tolist(), batch.feature_mask)
         smooth_l1, giou = boundary_losses(output, foreground, windows)
         return {

@@ -19,7 +19,7 @@ from datamodules.batch import Batch, PromptBatch, frame_states
 from datamodules.chat import IGNORE
 from datamodules.packing import attention_pattern, block_positions
 from models.feedback import Feedback, Writing
-from models.routed_lora import route, spatial_merged
+from models.routed_lora import route
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,12 +198,11 @@ class VideoLLM(nn.Module):
                 hook.remove()
 
     @without_gradients
-    def generate(self, prompts: PromptBatch, merge_spatial: bool = False, **settings) -> list[Generated]:
+    def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
         Args:
             prompts: videos and the queries about them.
-            merge_spatial: add the spatial expert to the weights behind the video, see ``spatial_merged``.
             settings: of transformers' ``generate``, for example ``max_new_tokens``.
 
         Returns:
@@ -226,8 +225,7 @@ class VideoLLM(nn.Module):
         if self.feedback:
             suffix = self.feedback(self.head, suffix, prompts.moments, frames, rows)
         attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask], dim=1)
-        merged = spatial_merged(self.llm) if merge_spatial else nullcontext()
-        with self.watch() as during, merged, self._listening(prompts, frames, before, during) as writing:
+        with self.watch() as during, self._listening(prompts, frames, before, during) as writing:
             answers = self.causal_lm.generate(
                 inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
                 attention_mask=attention_mask,

@@ -1,4 +1,4 @@
-"""The wording of questions: one YAML file a task, one list of paraphrases a prompt style."""
+"""The wording of questions: one YAML file a task, one list of paraphrases a prompt style; and what one begins with."""
 
 from functools import cache
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import yaml
 
 FOLDER = Path(__file__).parent
+INTRODUCTIONS = {"vtimellm_paper": "This is a video with {frames} frames: <video>\n"}
+"""Prompt style -> what stands in front of a first question (VTimeLLM, Box 2; the released code has the video alone)."""
 
 
 @cache
@@ -22,3 +24,11 @@ def questions(task: str, style: str) -> tuple[str, ...]:
     if style not in styles:
         raise ValueError(f"{path.name} has no prompt style {style!r}; it has {sorted(styles)}")
     return tuple(styles[style])
+
+
+def introduced(question: str, style: str, frames: int) -> str:
+    """A first question behind what its style says of the video, unless the question itself has the video elsewhere."""
+    asked = question.removeprefix("<video>\n")
+    if style not in INTRODUCTIONS or "<video>" in asked:
+        return question
+    return INTRODUCTIONS[style].replace("{frames}", str(frames)) + asked

@@ -3,6 +3,7 @@
 python evaluate.py benchmark --checkpoint RUN --shards DIR --queries FILE --output DIR
 python evaluate.py similarity --shards DIR --queries FILE --threshold NUMBER --output DIR
 python evaluate.py served --model NAME --url http://localhost:8000/v1 --queries FILE --videos DIR --output DIR
+python evaluate.py dialogue --predictions FILE --queries FILE --output DIR --judge.model NAME
 python evaluate.py score --benchmark qvhighlights --predictions FILE --annotations FILE
 python evaluate.py export --format qvhighlights --predictions FILE --queries FILE --output DIR
 python evaluate.py page --predictions FILE --queries FILE --videos DIR --output FILE.html
@@ -19,7 +20,7 @@ from importlib import import_module
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
 
-COMMANDS = ("benchmark", "similarity", "served", "score", "export", "page", "report")
+COMMANDS = ("benchmark", "similarity", "served", "dialogue", "score", "export", "page", "report")
 """A command is the function of its name in the module of its name in ``evaluation``; only that one is imported."""
 
 

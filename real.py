@@ -22,8 +22,10 @@ import evaluate
 import train
 from callbacks.curves import draw_curves
 from command_line.tables import console
+from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries, write_queries
-from datamodules.schema import Prediction, Query
+from datamodules.schema import Query
+from evaluation.chance import baselines
 from lightning_modules.answering import Generation
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from preparation.cutouts.alignment import align
@@ -32,7 +34,7 @@ from preparation.cutouts.pictures import draw_cutouts, fetch_stamps, read_stamps
 from preparation.cutouts.scenes import TESTS, Scenes
 from preparation.cutouts.world import Sizes, write_world
 from preparation.features.commands import features
-from quickstart import best_constant, random_window, read_losses, with_wrong_videos
+from quickstart import read_losses
 
 CONFIGS = Path("configs/real")
 RUNS = {"baseline": "baseline, no layers", "vtimellm": "VTimeLLM", "meco": "MeCo", "videoexpert": "VideoExpert"}
@@ -169,33 +171,35 @@ def test(output: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Scores by row of the table and test split."""
     folder = output / "world/test"
     moments = {split: list(read_queries(folder / split / "grounding.jsonl")) for split in TESTS}
-    asked, wrong = folder / "all.jsonl", folder / "wrong_video.jsonl"
+    asked, wrong = folder / "all.jsonl", folder / "videos/grounding.jsonl"
     write_queries(asked, (query for queries in moments.values() for query in queries))
-    write_queries(wrong, with_wrong_videos(moments["videos"]))
     rows = {}
     for run, name in RUNS.items():
-        for queries in (asked, wrong):
+        for queries, frames in ((asked, "given"), (wrong, "other_video")):
             evaluate.benchmark(
                 checkpoint=output / run,
                 shards=str(output / "shards/videos"),
                 queries=queries,
-                output=output / "eval" / f"{run}-{queries.stem}",
+                output=output / "eval" / f"{run}-{frames}",
+                frames=frames,
                 num_workers=0,
                 generation=Generation(max_new_tokens=48),
             )
-        answers = read_answers(output / "eval" / f"{run}-all")
+        answers = read_answers(output / "eval" / f"{run}-given")
         rows[name] = {split: score(queries, answers) for split, queries in moments.items()}
-        answers = read_answers(output / "eval" / f"{run}-wrong_video")
-        rows[f"{name}, wrong video"] = {"videos": score(list(read_queries(wrong)), answers)}
-    rows["best constant window"] = {split: best_constant(queries) for split, queries in moments.items()}
-    rows["random window"] = {split: random_window(queries) for split, queries in moments.items()}
+        answers = read_answers(output / "eval" / f"{run}-other_video")
+        rows[f"{name}, wrong video"] = {"videos": score(moments["videos"], answers)}
+    for split, queries in moments.items():
+        lengths = {query.id: query.duration_s for query in queries}
+        for name, scores in baselines([(query, None) for query in queries], lengths).items():
+            rows.setdefault(f"best {name}" if name == "constant window" else name, {})[split] = scores
     return rows
 
 
 def read_answers(folder: Path) -> dict[str, Prediction]:
     """Predictions by query."""
-    lines = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
-    return {line["query_id"]: Prediction(**line) for line in lines}
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return {prediction.query_id: prediction for prediction in map(Prediction.from_json, lines)}
 
 
 def score(queries: list[Query], answers: dict[str, Prediction]) -> dict[str, float]:

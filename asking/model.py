@@ -11,8 +11,9 @@ from asking.questions import about, description, moment, of_a_window, question
 from asking.videos import Footage, footage
 from asking.windows import Windows, together
 from datamodules.batch import collate_prompts
+from datamodules.prediction import Prediction
 from datamodules.records import FeatureHeader
-from datamodules.schema import Prediction, Query, Video
+from datamodules.schema import Query, Video
 from evaluation.protocol import check_features
 from lightning_modules.answering import Generation, GenerationChange
 from lightning_modules.trained import TrainedModel

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from datamodules.schema import Prediction
+from datamodules.prediction import Prediction
 
 PART = "predictions.rank{}.jsonl"
 """What one process has answered so far."""

@@ -33,8 +33,8 @@ class Example:
     """(T, D), or patches (T, P, D) where the adapter reads them with a question in mind."""
     targets: tuple = ()
     """What the localizer returned for each turn."""
-    truncated: int = 0
-    """Dialogues that were cut."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Dialogues that were cut (``truncated``), and turns that were left out, by reason."""
     blocks: Tensor | None = None
     """(L,) 0 for what all dialogues share, then 1, 2, .. for each. None: there is one dialogue."""
     spatial: Tensor | None = None
@@ -62,8 +62,10 @@ class Prompt:
     spatial: Tensor | None = None
     spatial_mask: Tensor | None = None
     question_ids: Tensor | None = None
-    next_ids: tuple[int, ...] = ()
-    """A second question, to be put behind the answer to the first. Empty: there is none."""
+    next_ids: tuple[tuple[int, ...], ...] = ()
+    """Later questions, each to be put behind the answer to the one before."""
+    next_moments: tuple[Tensor, ...] = ()
+    """(L_next, 2) of each of them, as in ``Example``."""
 
     def shares_video(self, other: "Prompt") -> bool:
         """Whether the part up to the video's end is the same.
@@ -155,8 +157,9 @@ class PromptBatch(_Tensors):
     """(B, L_prefix)."""
     question_ids: Tensor | None = None
     """(B, L_question) as in ``Batch``; a video that is asked two things then has two rows."""
-    next_ids: tuple[tuple[int, ...], ...] = ()
-    """One a query, see ``Prompt``."""
+    next_ids: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """Of each query, see ``Prompt``."""
+    next_moments: tuple[tuple[Tensor, ...], ...] = ()
     counts: Counter = field(default_factory=Counter)
 
 
@@ -184,8 +187,7 @@ def _spatial(samples: list[Example] | list[Prompt], side: str) -> dict[str, Tens
 
 def collate(examples: list[Example], pad_id: int, counts: Counter | None = None) -> Batch:
     """Pad examples into a Batch."""
-    counts = Counter(counts)
-    counts["truncated"] += sum(example.truncated for example in examples)
+    counts = sum((example.counts for example in examples), Counter(counts))
     features = [example.features for example in examples]
     blocks = [torch.zeros_like(e.input_ids) if e.blocks is None else e.blocks for e in examples]
     return Batch(
@@ -228,6 +230,7 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         clips=tuple(p.clip for p in prompts),
         question_ids=_pad_questions(videos),
         next_ids=tuple(p.next_ids for p in prompts),
+        next_moments=tuple(p.next_moments for p in prompts),
         counts=Counter(counts),
         **_spatial(videos, "left"),
     )
@@ -236,10 +239,10 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
 def follow_up(
     prompts: PromptBatch, answers: Sequence[Sequence[int]], moments: Sequence[Tensor | None], pad_id: int
 ) -> PromptBatch:
-    """The second questions of those queries that have one (one at least), behind what was said before.
+    """The next questions of those queries that have one (one at least), behind what was said before.
 
     Args:
-        prompts: the first questions.
+        prompts: the questions before.
         answers: ids of the answer to each, its end token included.
         moments: (L, 2) what the tokens of each answer stood for; None: nothing. It may be longer than the answer.
         pad_id: fills up shorter rows.
@@ -247,15 +250,16 @@ def follow_up(
     places = [place for place, ids in enumerate(prompts.next_ids) if ids]
     asked, stood_for = [], []
     for place in places:
-        real, said = prompts.suffix_mask[place].bool(), answers[place]
-        more = prompts.suffix_ids.new_tensor([*said, *prompts.next_ids[place]])
-        asked.append(torch.cat([prompts.suffix_ids[place][real], more]))
+        real, known = prompts.suffix_mask[place].bool(), moments[place]
+        said, more = map(prompts.suffix_ids.new_tensor, (answers[place], prompts.next_ids[place][0]))
+        asked.append(torch.cat([prompts.suffix_ids[place][real], said, more]))
         stood_for.append(torch.full((len(asked[-1]), 2), torch.nan, device=more.device))
+        before, spoken, after = stood_for[-1].split([int(real.sum()), len(said), len(more)])
         if prompts.moments is not None:
-            stood_for[-1][: -len(more)] = prompts.moments[place][real]
-        if moments[place] is not None:
-            known = moments[place][: len(said)]
-            stood_for[-1][-len(more) :][: len(known)] = known
+            before[:] = prompts.moments[place][real]
+        if known is not None:
+            spoken[: len(known)] = known[: len(said)]
+        after[:] = prompts.next_moments[place][0]
     return replace(
         prompts,
         suffix_ids=_pad(asked, pad_id, "left"),
@@ -264,7 +268,8 @@ def follow_up(
         video_of_query=prompts.video_of_query[places],
         queries=tuple(prompts.queries[place] for place in places),
         clips=tuple(prompts.clips[place] for place in places),
-        next_ids=((),) * len(places),
+        next_ids=tuple(prompts.next_ids[place][1:] for place in places),
+        next_moments=tuple(prompts.next_moments[place][1:] for place in places),
     )
 
 

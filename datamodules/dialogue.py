@@ -1,5 +1,6 @@
 """From an annotation to an example or a prompt: words, then ids with known labels, then the frames between them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -12,10 +13,11 @@ from datamodules.batch import Example, Prompt
 from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder
 from datamodules.chat_formats import ChatFormat
 from datamodules.clip import Clip
-from datamodules.rendered import Rendered, Renderer
+from datamodules.rendered import Rendered, Renderer, Unsayable
 from datamodules.schema import Query, Turn, Video
 from datamodules.spatial_compression import Compression
 from datamodules.splicing import Splicer
+from datamodules.templates import introduced
 from datamodules.turns import TurnWriter
 
 
@@ -60,14 +62,19 @@ class Dialogue:
     def example(self, query: Query, video: Video, random: Random) -> Example:
         """A training example: the spliced sequence with its labels and targets.
 
+        Turns whose answer the localizer has no way to write are left out and counted.
+
         Raises:
             ValueError: the query's times do not fit the video, or the text is so long that the video or one of the
                 localizer's special tokens would be cut off, naming the query.
+            Unsayable: no turn is left.
         """
         clip = self._clip(query, video)
         turns = [self._learnable(turn, query) for turn in self.writer.turns(query, random)]
-        rendered = [self._render(turn, clip, random, query) for turn in turns]
-        ids, labels = self.encoder.encode([(turn.question, turn.answer) for turn in rendered])
+        rendered, counts = self._render_all(turns, clip, random, query)
+        asked = [introduced(rendered[0].question, self.writer.style, len(video.features))]
+        asked += [turn.question for turn in rendered[1:]]
+        ids, labels = self.encoder.encode(list(zip(asked, (turn.answer for turn in rendered), strict=True)))
         kept, kept_labels = ids[: self.max_text_tokens], labels[: self.max_text_tokens]
         lost = {VIDEO_ID: "the video", **self.special}.keys() & set(ids[self.max_text_tokens :])
         if lost:
@@ -85,7 +92,7 @@ class Dialogue:
             labels=spliced_labels,
             moments=self._moments(input_ids, rendered, query),
             targets=tuple(turn.targets for turn in rendered),
-            truncated=int(len(ids) > len(kept)),
+            counts=counts + Counter(truncated=int(len(ids) > len(kept))),
             **tokens,
         )
 
@@ -99,28 +106,37 @@ class Dialogue:
         """
         clip = self._clip(query, video)
         rendered, *later = (self._render(turn, clip, Random(0), query) for turn in self.writer.asked(query))
-        ids, _ = self.encoder.encode([*said, (rendered.question, None)])
-        end_of_video = ids.index(VIDEO_ID) + 1
         first = said[0][0] if said else rendered.question
+        asked = [question for question, _ in said] + [rendered.question]
+        asked[0] = introduced(asked[0], self.writer.style, len(video.features))
+        ids, _ = self.encoder.encode(list(zip(asked, [*(answer for _, answer in said), None], strict=True)))
+        end_of_video = ids.index(VIDEO_ID) + 1
         prefix_ids, _, tokens = self.splicer.splice(ids[:end_of_video], video, first)
         suffix_ids = torch.tensor(ids[end_of_video:])
+        next_ids = [self._next(rendered, turn) for turn in later]
         return Prompt(
             query=query,
             clip=clip,
             prefix_ids=prefix_ids,
             suffix_ids=suffix_ids,
             moments=self._moments(suffix_ids, [rendered], query),
-            next_ids=self._next(rendered, later[0]) if later else (),
+            next_ids=tuple(tuple(ids.tolist()) for ids in next_ids),
+            next_moments=tuple(self._moments(ids, [turn], query) for ids, turn in zip(next_ids, later, strict=True)),
             **tokens,
         )
 
-    def _next(self, first: Rendered, second: Rendered) -> tuple[int, ...]:
-        """Ids of the second question, as they stand behind any answer to the first."""
-        ids, labels = self.encoder.encode([(first.question, "A"), (second.question, None)])
+    def _next(self, first: Rendered, later: Rendered) -> Tensor:
+        """Ids (L,) of a later question, as they stand behind any answer to the one before."""
+        ids, labels = self.encoder.encode([(first.question, "A"), (later.question, None)])
         answered = max(place for place, label in enumerate(labels) if label != IGNORE)
-        return tuple(ids[answered + 1 :])
+        return torch.tensor(ids[answered + 1 :])
 
     def _clip(self, query: Query, video: Video) -> Clip:
+        if video.nominal and query.timed:
+            raise ValueError(
+                f"query {query.id}: it is about times of video {video.id}, which was packed without its length; pack "
+                "it again with a durations file that has it"
+            )
         if query.duration_s is not None:
             return Clip.of(video, query.duration_s)
         try:
@@ -149,8 +165,24 @@ class Dialogue:
     def _render(self, turn: Turn, clip: Clip, random: Random, query: Query) -> Rendered:
         try:
             return self.localizer.render(turn, clip, random)
+        except Unsayable:
+            raise
         except ValueError as error:
             raise ValueError(f"query {query.id}: {error}") from None
+
+    def _render_all(
+        self, turns: list[Turn], clip: Clip, random: Random, query: Query
+    ) -> tuple[list[Rendered], Counter[str]]:
+        """The turns that can be learned, one at least, and how many were left out for each reason."""
+        rendered, counts = [], Counter()
+        for number, turn in enumerate(turns):
+            try:
+                rendered.append(self._render(turn, clip, random, query))
+            except Unsayable as error:
+                counts[str(error)] += 1
+                if not rendered and number == len(turns) - 1:
+                    raise
+        return rendered, counts
 
     def _moments(self, ids: Tensor, turns: list[Rendered], query: Query) -> Tensor:
         """What each token of ids (L,) stands for (L, 2), NaN where it is no time token.

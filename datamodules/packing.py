@@ -3,6 +3,8 @@
 Shape suffixes: B sequences, L tokens.
 """
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ def pack(examples: list[Example]) -> Example:
         moments=join("moments"),
         features=first.features,
         targets=tuple(target for example in examples for target in example.targets),
-        truncated=sum(example.truncated for example in examples),
+        counts=sum((example.counts for example in examples), Counter()),
         blocks=torch.arange(len(examples) + 1).repeat_interleave(torch.tensor([prefix, *rest])),
         spatial=first.spatial,
         spatial_mask=None if first.spatial_mask is None else join("spatial_mask"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from datamodules.schema import Prediction, Strip
+from datamodules.prediction import Prediction, Strip
 
 KEYS = {field.name for field in fields(Prediction)}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 
-from datamodules.schema import Event, Query, Turn
+from datamodules.schema import Event, Part, Query, Turn
 
 
 def query_from_dict(record: Mapping) -> Query:
@@ -21,6 +21,7 @@ def query_from_dict(record: Mapping) -> Query:
         for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
             record[key] = tuple(map(read, record.get(key, ())))
         record["options"] = tuple(record.get("options", ()))
+        record["part"] = Part(**record["part"]) if record.get("part") else None
         return Query(**record)
     except TypeError as error:  # a misspelt or missing key
         raise ValueError(str(error).replace("__init__() ", "")) from None

@@ -11,7 +11,7 @@ import json
 import math
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -72,6 +72,17 @@ class FeatureHeader:
     spatial_source: str = ""
     """Which patch tokens and which attention they were made of."""
 
+    def read_as(self, patches: bool = False, spatial: str = "") -> "FeatureHeader":
+        """Of this header, what a model depends on; shards often hold more than it reads.
+
+        Args:
+            patches: whether it reads the patches of a frame.
+            spatial: its S-tokens. They are the same, whether they are stored or made from patches while reading.
+        """
+        unread = {} if patches else {"patches": "", "patch_count": 0, "patch_width": 0}
+        source = (self.spatial_source or f"{self.patches}; {self.cls_attention}") if spatial else ""
+        return replace(self, cls_attention="", spatial=spatial, spatial_count=0, spatial_source=source, **unread)
+
     def check_same(self, other: "FeatureHeader", here: str = "here", there: str = "there") -> None:
         """Compare with another header. Where both know the digest of their encoder, its name does not matter.
 
@@ -129,6 +140,7 @@ def to_members(video: Video) -> dict[str, bytes]:
     about = {"id": video.id, "duration_s": float(video.duration_s), "frame_times_s": video.frame_times_s.tolist()}
     about |= {"source": video.source} | ({"reader": video.reader} if video.reader else {})
     about |= {"sound_lead_s": video.sound_lead_s} if video.sound_lead_s else {}
+    about |= {"nominal": True} if video.nominal else {}
     members["video.json"] = json.dumps(about).encode()
     return members
 
@@ -163,7 +175,7 @@ def from_members(members: Mapping[str, bytes | bytearray | memoryview]) -> Video
     about = json.loads(bytes(members["video.json"]))
     arrays = {name: _read_array(members[f"{name}.npy"]) for name in ARRAYS if f"{name}.npy" in members}
     times_s = np.asarray(about["frame_times_s"], dtype=np.float64)
-    more = {key: about[key] for key in ("source", "reader", "sound_lead_s") if key in about}
+    more = {key: about[key] for key in ("source", "reader", "sound_lead_s", "nominal") if key in about}
     return Video(about["id"], about["duration_s"], times_s, **more, **arrays)
 
 

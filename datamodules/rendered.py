@@ -28,6 +28,10 @@ class Rendered:
         object.__setattr__(self, "answer", None if self.answer is None else Text(self.answer))
 
 
+class Unsayable(ValueError):
+    """A localizer has no way to write this answer. Its turn is left out of the dialogue, and counted by the message."""
+
+
 class Renderer(Protocol):
     """What a dialogue needs of a localizer; see ``localizers.base.Localizer``, which is one."""
 
@@ -39,4 +43,8 @@ class Renderer(Protocol):
     """The answer that a moment does not happen; empty: it has none."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
-        """Write the times of a turn; ``random`` is the source of every choice between paraphrases."""
+        """Write the times of a turn; ``random`` is the source of every choice between paraphrases.
+
+        Raises:
+            Unsayable: the localizer has no way to write this answer.
+        """

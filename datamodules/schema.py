@@ -3,14 +3,14 @@
 Shape suffixes: B videos, T frames, P patches, M S-tokens, D feature width.
 """
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from datamodules.events import Event, Part
 from datamodules.markup import MARKER, VIDEO, Text, Token, literal
 
 DESCRIBED = ("dense_captioning", "segment_captioning", "events")
@@ -18,37 +18,6 @@ DESCRIBED = ("dense_captioning", "segment_captioning", "events")
 CHOICES = ("qa", "grounded_qa")
 """Tasks with options to choose from."""
 TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens between two times. In a dialogue it may be an instant, which is one frame.
-
-    Raises:
-        ValueError: a time is not finite or negative, or the end is before the start.
-    """
-
-    start_s: float
-    end_s: float
-    caption: str = ""
-    """One sentence, without a final full stop."""
-    detail: str = ""
-    """A longer description of the same event (query-focused captioning), if there is one."""
-
-    def __post_init__(self):
-        for key in ("start_s", "end_s"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"{key} must be a finite number of seconds, got {value!r}")
-        if self.start_s < 0:
-            raise ValueError(f"start_s must not be negative, got {self.start_s}")
-        if self.end_s < self.start_s:
-            raise ValueError(f"end_s must be after start_s, got start_s={self.start_s}, end_s={self.end_s}")
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """(start_s, end_s)."""
-        return self.start_s, self.end_s
 
 
 @dataclass(frozen=True)
@@ -126,6 +95,8 @@ class Query:
     absent: bool = False
     """Of a grounding query: it is known that what it asks for does not happen; files say ``"events": []``. A query
     without events that is not absent is one whose events were not published."""
+    part: Part | None = None
+    """Where the clip lies in its file, for extraction; all other times count from its start. None: it is a file."""
 
     annotated = True
     """Whether its answer is known, so that a task about events has some."""
@@ -161,6 +132,9 @@ class Query:
             if not math.isfinite(self.duration_s) or self.duration_s <= 0:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
             self.check_inside(self.duration_s)
+        if self.part and abs(self.part.end_s - self.part.start_s - (self.duration_s or 0.0)) > self.TOLERANCE_S:
+            raise ValueError(f"duration_s is {self.duration_s}, the part of the file {self.part.start_s}.."
+                             f"{self.part.end_s} s")  # fmt: skip
 
     @property
     def title(self) -> str:
@@ -176,13 +150,19 @@ class Query:
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
 
+    @property
+    def timed(self) -> bool:
+        """Whether it names a time, or asks for one."""
+        return self.task not in ("dialogue", "qa") or any(turn.times or turn.events for turn in self.turns)
+
     def check_length(self, stored_s: float) -> None:
         """Raise ValueError if features of ``stored_s`` seconds are of another cut of the video, or not in seconds."""
         if self.duration_s is None:
             return
         if abs(self.duration_s - stored_s) > max(self.TOLERANCE_S, self.LENGTH_SHARE * stored_s):
             what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
-            raise ValueError(f"video {self.video!r}: {what}; another cut of the video, or frames for seconds?")
+            cause = "a part of its file, to be written by --clips" if self.part else "another cut of the video"
+            raise ValueError(f"video {self.video!r}: {what}; {cause}, or frames for seconds?")
 
     @property
     def teaches(self) -> bool:
@@ -255,6 +235,8 @@ class Video:
     """(M, D) float16, S-tokens: the patches of the whole video, compressed (``datamodules.spatial_compression``)."""
     source: str = ""
     """What was decoded, for people."""
+    nominal: bool = False
+    """Whether ``duration_s`` is made up, because nobody knows it; then no time of the video means anything."""
     reader: str = ""
     """How it was decoded. Empty: made elsewhere, or before this was stored, with times that may be wrong."""
     sound_lead_s: float = 0.0
@@ -278,58 +260,3 @@ class Video:
             raise ValueError(f"video {self.id}: duration_s must be finite and not negative, got {self.duration_s}")
         if (np.diff(self.frame_times_s) < 0).any() or self.frame_times_s[0] < 0:
             raise ValueError(f"video {self.id}: frame_times_s must be non-negative and non-decreasing")
-
-
-@dataclass(frozen=True)
-class Strip:
-    """One number a frame, for pictures: the similarity map of a token, or how likely each frame is inside."""
-
-    label: str
-    scores: tuple[float, ...]
-    """(T,)."""
-
-    @classmethod
-    def rounded(cls, label: str, scores: Sequence[float]) -> "Strip":
-        """To a thousandth, which is more than a picture shows."""
-        return cls(label, tuple(round(float(score), 3) for score in scores))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A model's answer to one query; one line of ``predictions.jsonl``."""
-
-    query_id: str
-    video: str
-    task: str
-    answer: str
-    """The generated text."""
-    spans: tuple[tuple[float, float, float], ...] = ()
-    """(start_s, end_s, score), best first."""
-    captions: tuple[str, ...] = ()
-    """One a span (dense captioning)."""
-    saliency: tuple[float, ...] = ()
-    """One score a clip of the query's ``clip_s``, or a frame where it has none; empty if the localizer has none."""
-    option: int | None = None
-    """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
-    rule: str | None = None
-    """The reading rule that matched the answer. None: nothing could be read from it."""
-    strips: tuple[Strip, ...] = ()
-    """What pictures show beside the spans; empty if the localizer has none."""
-    confidence: float | None = None
-    """Geometric mean of the probabilities of the answer's tokens (of its first turn), where somebody asked for it."""
-
-    def to_json(self) -> str:
-        """One JSON line; ``strips`` and ``confidence`` are in it where there are any."""
-        record = asdict(self)
-        for name in ("strips", "confidence"):
-            if not record[name]:
-                del record[name]
-        return json.dumps(record, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, line: str) -> "Prediction":
-        """The way back. Raises ValueError or TypeError where a line is no prediction."""
-        fields = json.loads(line)
-        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency")}
-        strips = tuple(Strip(**strip) for strip in fields.get("strips", ()))
-        return cls(**{**fields, **listed, "strips": strips, "spans": tuple(map(tuple, fields.get("spans", ())))})

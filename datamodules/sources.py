@@ -14,17 +14,18 @@ import webdataset
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from datamodules.batch import Example, Prompt
+from datamodules.changed_frames import Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
 from datamodules.query_files import read_queries
+from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
 from datamodules.schema import Query, Video
 from datamodules.shard_index import INDEX
-from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.streaming import stream
-from datamodules.video_reader import OnlineEncoding, VideoReader
+from datamodules.video_reader import VideoReader
 
 Pair = tuple[VideoReader, Query]
 """A query and what gives its video."""
@@ -42,6 +43,8 @@ class Source:
     """Times that an epoch of training holds each query: 2 is twice, 0.5 a half of them, drawn anew each epoch."""
     videos: str = ""
     """In place of shards: folder or list of video files, which ``data.encoder`` encodes while training."""
+    frames: Frames = "given"
+    """What is seen of a video: its frames, the same ``shuffled``, ``none``, or those of an ``other_video``."""
 
     def __post_init__(self):
         if bool(self.shards) == bool(self.videos) or self.queries == Path():
@@ -53,6 +56,8 @@ class Source:
             raise ValueError(
                 f"{self.queries}: weight must be positive, got {self.weight}; leave the source out instead"
             )
+        if (self.remote or self.videos) and self.frames != "given":
+            raise ValueError(f"{self.place}: only a folder of shards shows its frames otherwise than they are")
 
     @property
     def place(self) -> str:
@@ -81,94 +86,15 @@ class Skipped:
 
 
 def attempt(make: Callable[[], Example | Prompt], on_error: OnError) -> Example | Prompt | Skipped:
-    """What ``make`` gives, or why it gives nothing, where the user asked to skip that."""
+    """What ``make`` gives, or why not, where the user asked to skip that or the localizer has no way to write it."""
     try:
         return make()
+    except Unsayable as error:
+        return Skipped(str(error))
     except ValueError as error:
         if on_error == "fail":
             raise
         return Skipped(str(error))
-
-
-def open_sources(
-    sources: Sequence[Source], on_error: OnError, unique: bool = False, encoding: OnlineEncoding | None = None
-) -> tuple[list[list[Pair]], Counter]:
-    """Pair every query with what gives its video.
-
-    Args:
-        sources: local sources; their features must have been made in the same way.
-        on_error: what to do with a query whose video is absent.
-        unique: refuse an id that two sources use, and a weight.
-        encoding: of sources that are video files. None: there are none.
-
-    Returns:
-        the pairs of each source, in file order, and what was skipped.
-
-    Raises:
-        ValueError: an absent video or one of another length than annotated (naming file, query and video), features
-            made differently, an id used twice, a weight where all are asked once, video files without an encoder, or
-            no query at all.
-    """
-    pairs, skipped = [[] for _ in sources], Counter()
-    first, files = None, {}
-    for source, found in zip(sources, pairs, strict=True):
-        if unique and source.weight != 1:
-            raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
-        reader = _open(source, encoding)
-        first = first or (source, reader)
-        first[1].header.check_same(reader.header, first[0].place, source.place)
-        for query in read_queries(source.queries):
-            if unique and query.id in files:
-                raise ValueError(
-                    f"{source.queries}: id {query.id!r} is used in {files[query.id]} already; give it another, "
-                    "because answers are told apart by their ids"
-                )
-            files[query.id] = source.queries
-            if not (fault := _fault(query, reader)):
-                found.append((reader, query))
-            elif on_error == "skip":
-                skipped[fault[0]] += 1
-            else:
-                raise ValueError(
-                    f"{source.queries}: query {query.id!r} {fault[1]}, or set on_error: skip to leave such queries "
-                    "out, counted"
-                )
-    if not any(pairs):
-        reasons = "".join(f"; {reason}: {count}" for reason, count in skipped.items())
-        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}{reasons}")
-    return pairs, skipped
-
-
-def _open(source: Source, encoding: OnlineEncoding | None) -> VideoReader:
-    if source.shards:
-        return ShardReader(source.shards)
-    if encoding is None:
-        raise ValueError(
-            f"{source.videos}: video files need what encodes them while training: set data.encoder to a class path "
-            "such as preparation.features.online.Encoding, or extract their features and name these as shards"
-        )
-    return encoding.open(Path(source.videos))
-
-
-def _fault(query: Query, reader: VideoReader) -> tuple[str, str] | None:
-    """Why a query and the features do not belong together: in words that many share, and in full.
-
-    The length of a video file is only known when it is read, and held against the query then.
-    """
-    if query.video not in reader:
-        remedy = reader.remedy(query.video)
-        return "video not in shards", f"is about video {query.video!r}, which is not in {reader.folder}; {remedy}"
-    if query.duration_s is None or not isinstance(reader, ShardReader):
-        return None
-    try:
-        stored_s = reader.duration_s(query.video)
-    except ValueError as error:
-        return "damaged", f"is about a video that cannot be read: {error}"
-    try:
-        query.check_length(stored_s)
-    except ValueError as error:
-        return "annotation and features differ in duration", f"is not about what {reader.folder} holds: {error}"
-    return None
 
 
 def wording(seed: int, epoch: int, query: Query) -> Random:

@@ -4,6 +4,7 @@ Shape suffixes: T frames, P patches, M S-tokens, L tokens, D feature width.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.chat import VIDEO_ID
 from datamodules.markup import VIDEO, Text
+from datamodules.records import FeatureHeader
 from datamodules.schema import Video
-from datamodules.spatial_compression import Compression, spatial_tokens
+from datamodules.spatial_compression import Compression, check_shards, spatial_tokens
 
 QUESTION_TOKENS = 256
 """Length at which a question to an adapter is cut (E.T. Chat, released code)."""
@@ -29,6 +31,18 @@ class Splicer:
     """S-tokens that stand behind a video's frames; None: there are none."""
     question_tokenizer: PreTrainedTokenizerBase | None = None
     """Of an adapter that reads patches with the question in mind; None: it reads features."""
+
+    def reads(self, header: FeatureHeader, folder: Path | str) -> FeatureHeader:
+        """Of a folder's header, what decides about the positions of a video.
+
+        Raises:
+            ValueError: the folder lacks what is read, naming it.
+        """
+        if self.spatial:
+            check_shards(header, self.spatial, str(folder))
+        if self.question_tokenizer is not None and not header.patches:
+            raise ValueError(f"{folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
+        return header.read_as(self.question_tokenizer is not None, str(self.spatial or ""))
 
     def splice(self, ids: list[int], video: Video, question: Text) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Replace the video's placeholder.

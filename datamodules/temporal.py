@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, PromptBatch, collate, collate_prompts
 from datamodules.dialogue import Dialogue
+from datamodules.opening import open_sources
 from datamodules.records import FeatureHeader
 from datamodules.sampling import EpochBatches, Part, ResumableLoader
 from datamodules.schema import Query
@@ -21,11 +22,8 @@ from datamodules.sources import (
     Source,
     StreamedDialogues,
     TrainingDialogues,
-    open_sources,
     source_names,
 )
-from datamodules.spatial_compression import check_shards
-from datamodules.splicing import WITH_PATCHES
 from datamodules.video_reader import OnlineEncoding, VideoReader
 
 
@@ -103,7 +101,8 @@ class TemporalDataModule(L.LightningDataModule):
             ValueError: a source cannot be read, or holds what the model cannot use.
         """
         if split not in self._opened:
-            opened, skipped = open_sources(self.sources[split], self.on_error, split != "train", self.encoder)
+            reads, unique = self.dialogue.splicer.reads, split != "train"
+            opened, skipped = open_sources(self.sources[split], reads, self.on_error, unique, self.encoder)
             self.skipped += skipped
             self.queries[split] = [query for pairs in opened for _, query in pairs]
             self._check_header(split, next(reader for pairs in opened for reader, _ in pairs))
@@ -111,14 +110,12 @@ class TemporalDataModule(L.LightningDataModule):
         return self._opened[split]
 
     def _check_header(self, split: str, reader: VideoReader) -> None:
-        header = reader.header
-        if self.dialogue.splicer.spatial:
-            check_shards(header, self.dialogue.splicer.spatial, str(reader.folder))
-        if self.dialogue.splicer.question_tokenizer and not header.patches:
-            raise ValueError(f"{reader.folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
+        reads = self.dialogue.splicer.reads
+        used = reads(reader.header, reader.folder)
         if self.header:
-            self.header.check_same(header, "the other split", f"data.{split}")
-        self.header = header
+            reads(self.header, "the other split").check_same(used, "the other split", f"data.{split}")
+        if split == "train" or self.header is None:
+            self.header = reader.header
 
     @property
     def streams(self) -> bool:

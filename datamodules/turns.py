@@ -21,6 +21,17 @@ def sentence(caption: str) -> str:
     return caption[:1].upper() + caption[1:] + ("" if caption.endswith((".", "!", "?")) else ".")
 
 
+def spoken(text: str) -> dict[str, str]:
+    """A sentence as templates have places for it.
+
+    ``{caption}`` is lower-cased and loses one full stop, as in the released evaluation of VTimeLLM, ``{sentence}`` only
+    loses the full stop, and ``{text}`` is the sentence as it is.
+    """
+    text = text.strip()
+    short = text.removesuffix(".")
+    return {"caption": short.lower(), "sentence": short, "text": text}
+
+
 class TurnWriter:
     """Writes the questions about a record, to train on it or to ask it.
 
@@ -69,13 +80,12 @@ class TurnWriter:
         ]
 
     def _grounding(self, text: str, events: tuple[Event, ...], random: Random) -> Turn:
-        question = random.choice(questions("grounding", self.style))
-        topic = text.strip().removesuffix(".")
-        return Turn(fill(question, {"caption": topic}), task="grounding", events=events, topic=topic)
+        question = fill(random.choice(questions("grounding", self.style)), spoken(text))
+        return Turn(question, task="grounding", events=events, topic=text.strip().removesuffix("."))
 
-    def _choice(self, wording: str, query: Query, **values: str) -> Text:
-        """A question with options to choose from."""
-        return fill(wording, {"question": query.text.strip(), **written_options(query), **values})
+    def _choice(self, wording: str, query: Query) -> Text:
+        """A question about a query's sentence, with options to choose from where it has some."""
+        return fill(wording, {"question": query.text.strip(), **written_options(query), **spoken(query.text)})
 
     def _questions(self, query: Query, task: str, style: str) -> tuple[str, ...]:
         """The wording of a task in a style that must have some."""
@@ -98,11 +108,13 @@ class TurnWriter:
         )
 
     def asked(self, query: Query) -> list[Turn]:
-        """The turns that ask a query: two for ``grounded_qa``, first for the option and then for the moment.
+        """The turns that ask a query: all of a dialogue; two for ``grounded_qa``, for the option and for the moment.
 
-        It has one where its wording asks for both, where the query brings its own words, and in a style that asks for
-        moments alone.
+        The latter has one where its wording asks for both, where the query brings its own words, and in a style that
+        asks for moments alone.
         """
+        if query.task == "dialogue":
+            return [Turn(turn.question, task="dialogue", times=turn.times) for turn in query.turns]
         both = query.task == "grounded_qa" and not query.turns and questions("qa", f"{self.style}_eval")
         if not both or "{options" in self._wording(query):
             return [self.question(query)]
@@ -120,11 +132,9 @@ class TurnWriter:
         if query.task == "events":
             raise ValueError(f"query {query.id}: an 'events' record is training material and cannot be asked")
         wording = self._wording(query)
-        text = query.text.strip()
-        caption = text.lower().removesuffix(".")
         event = query.events[0] if query.task == "segment_captioning" else None
         times = {"<s0>": event.start_s, "<e0>": event.end_s} if event else {}
-        return Turn(self._choice(wording, query, caption=caption, text=text), task=query.task, times=times)
+        return Turn(self._choice(wording, query), task=query.task, times=times)
 
     def _wording(self, query: Query) -> str:
         """Of the published evaluation; a second one asks for option and moment at once."""

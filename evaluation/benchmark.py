@@ -8,14 +8,18 @@ from typing import Any, Literal
 import lightning as L
 
 from callbacks.predictions import PredictionWriter
+from callbacks.spans import draw_spans
 from command_line.launcher import launcher_settings, leave_group
 from command_line.tables import console, print_written
+from datamodules.changed_frames import Frames
+from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries
-from datamodules.schema import Prediction, Query
+from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
+from evaluation.chance import baselines, collapse_scores, lengths_s, spans
 from evaluation.protocol import check_features, conditions, protocol, weights_hash
 from evaluation.results import metrics_table
 from evaluation.resuming import answers_so_far
@@ -39,6 +43,7 @@ def benchmark(
     num_workers: int = 2,
     seed: int = 0,
     on_error: OnError = "fail",
+    frames: Frames = "given",
     generation: GenerationChange = GenerationChange(),  # noqa: B008 (frozen)
     localizer: dict[str, Any] | None = None,
 ) -> dict[str, float]:
@@ -51,7 +56,7 @@ def benchmark(
         checkpoint: run folder or .ckpt of train.py, or released weights.
         shards: features of the videos.
         queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
-        output: folder for metrics.json, predictions.jsonl and timelines.png.
+        output: folder for metrics.json, predictions.jsonl, timelines.png and spans.png.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.
@@ -60,6 +65,7 @@ def benchmark(
         num_workers: reading processes.
         seed: of sampling, if the generation samples.
         on_error: what to do with a video that is absent or cannot be read; a skipped query counts as missing.
+        frames: what the model sees: the frames as given, shuffled, none of them (zeros), or those of an other_video.
         generation: what is decoded differently from what the weights name.
         localizer: how times are read, where it differs from the run's settings: ``--localizer.rule etbench``.
 
@@ -69,39 +75,43 @@ def benchmark(
     L.seed_everything(seed, verbose=False)
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     reader = ShardReader(shards)
-    check_features(module.manifest.get("features"), reader.header, checkpoint, shards)
-    source = Source(shards, queries)
+    check_features(module, reader.header, shards)
+    source = Source(shards, queries, frames=frames)
+    wanted = list(read_queries(queries))
     about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
-    wanted = [query.id for query in read_queries(queries)]
-    known = answers_so_far(output, about, wanted)
-    writer = PredictionWriter(output, known, about)
-    trainer = tester(devices, writer)
+    known = answers_so_far(output, about, [query.id for query in wanted])
+    trainer = tester(devices, writer := PredictionWriter(output, known, about))
     if len(known) < len(wanted):
-        data = TemporalDataModule(
-            module.dialogue,
-            test=[source],
-            eval_batch_size=batch_size,
-            num_workers=num_workers,
-            on_error=on_error,
-            answered=list(known),
-        )
         if known and trainer.is_global_zero:
             console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
+        settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
+        data = TemporalDataModule(module.dialogue, test=[source], answered=list(known), **settings)
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
         writer.finish()
-    answered = [(query, writer.predictions.get(query.id)) for query in read_queries(queries)]
-    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
-    update_metrics(metrics, answered)
-    scores = compute_metrics(metrics)
+    answered = [(query, writer.predictions.get(query.id)) for query in wanted]
+    lengths = lengths_s(answered, reader)
+    found = spans(answered, lengths)
+    scores = task_scores(answered) | collapse_scores(found)
     if trainer.is_global_zero:
-        report = {"metrics": scores, "protocol": protocol(module, reader.header, source, seed, answered, len(known))}
+        beside = baselines(answered, lengths)
+        about = protocol(module, reader.header, source, seed, answered, len(known))
+        report = {"metrics": scores, "baselines": beside, "protocol": about}
         (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
         draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
-        console.print(metrics_table(scores, f"{checkpoint} on {queries}"))
+        if lengths:
+            draw_spans(output / "spans.png", found)
+        console.print(metrics_table(scores, f"{checkpoint} on {queries}, frames: {frames}", beside=beside))
         print_written(output)
     leave_group()
     return scores
+
+
+def task_scores(answered: list[tuple[Query, Prediction | None]]) -> dict[str, float]:
+    """What ``lightning_modules.scoring`` says of each task."""
+    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
+    update_metrics(metrics, answered)
+    return compute_metrics(metrics)
 
 
 def tester(devices: int, writer: PredictionWriter) -> L.Trainer:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from command_line.tables import print_written
 from datamodules.names import VideoNames
+from datamodules.prediction import Prediction
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
-from datamodules.schema import Prediction, Query
+from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from preparation.features.sources import IMAGE_TYPES, find_sources
 from reports.media import probe

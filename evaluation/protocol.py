@@ -7,20 +7,28 @@ from importlib.metadata import version
 from pathlib import Path
 
 from datamodules.leakage import overlap
+from datamodules.prediction import Prediction
 from datamodules.records import FeatureHeader
-from datamodules.schema import Prediction, Query
+from datamodules.schema import Query
 from datamodules.sources import Source
 from lightning_modules.trained import TrainedModel, training_queries
 
 
-def check_features(trained: dict | None, header: FeatureHeader, checkpoint: Path, shards: str) -> None:
-    """Refuse features that were made differently from those a model was trained on.
+def check_features(module: TrainedModel, header: FeatureHeader, shards: str) -> None:
+    """Refuse features that were made differently from those a model was trained on, as far as it reads them.
 
     Raises:
         ValueError: naming both sides.
     """
-    if trained:
-        FeatureHeader(**trained).check_same(header, f"the training data of {checkpoint}", shards)
+    used = module.dialogue.splicer.reads(header, shards)
+    if trained := trained_features(module):
+        trained.check_same(used, f"the training data of {module.previous}", shards)
+
+
+def trained_features(module: TrainedModel) -> FeatureHeader | None:
+    """What a model read of the features it was trained on; None where that is not known (released weights)."""
+    features = module.manifest.get("features")
+    return features and module.dialogue.splicer.reads(FeatureHeader(**features), f"{module.previous}'s training data")
 
 
 def conditions(module: TrainedModel, header: FeatureHeader, source: Source, seed: int) -> dict:
@@ -29,6 +37,7 @@ def conditions(module: TrainedModel, header: FeatureHeader, source: Source, seed
     return {
         "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
         "features": {"shards": source.shards, **asdict(header)},
+        "frames": source.frames,
         "prompt_style": f"{module.style}_eval",
         "system": module.dialogue.encoder.chat.system,
         "localizer": module.localizer.config(),

@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 
 from datamodules.options import choice, chosen
-from datamodules.schema import Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Query
 from metrics.benchmarks.answers import Parsed, read_moments
 from metrics.benchmarks.event_answers import read_events
 from preparation.captioning.requests import JPEG_QUALITY, digest

@@ -7,11 +7,22 @@ from pathlib import Path
 from rich.table import Table
 
 
-def metrics_table(scores: Mapping[str, float], title: str, decimals: int = 2) -> Table:
-    """One metric a line."""
-    table = Table("metric", "value", title=title)
-    for name, value in scores.items():
-        table.add_row(name, shown(value, decimals))
+def metrics_table(
+    scores: Mapping[str, float], title: str, decimals: int = 2, beside: Mapping[str, Mapping[str, float]] | None = None
+) -> Table:
+    """One metric a line.
+
+    Args:
+        scores: of the model.
+        title: of the table.
+        decimals: that are shown.
+        beside: name of another column -> what stands there, for the metrics that it has.
+    """
+    others = {name: column for name, column in (beside or {}).items() if column}
+    table = Table("metric", "value", *others, title=title)
+    for name in scores:
+        cells = [column.get(name) for column in (scores, *others.values())]
+        table.add_row(name, *("-" if cell is None else shown(cell, decimals) for cell in cells))
     return table
 
 

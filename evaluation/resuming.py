@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from callbacks.predictions import CONDITIONS, PART
-from datamodules.schema import Prediction
+from datamodules.prediction import Prediction
 
 
 def answers_so_far(output: Path, conditions: Mapping, wanted: Collection[str]) -> dict[str, Prediction]:

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from command_line.tables import console
 from datamodules.clip import Clip
+from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries
-from datamodules.schema import Prediction, Query, Video
+from datamodules.schema import Query, Video
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
 from evaluation.benchmark import timeline_rows

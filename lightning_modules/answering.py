@@ -8,7 +8,8 @@ from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.markup import Text, Token, any_of
 from datamodules.options import chosen
-from datamodules.schema import Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Query
 from localizers.answer import Answer
 from models.outputs import Generated
 from models.video_llm import VideoLLM
@@ -22,8 +23,7 @@ class Generation:
     temperature: float = 0.0
     """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
     merge_spatial: bool = False
-    """Add the spatial expert to the weights while an answer is written: up to twice as fast where answers are long,
-    for a second copy of the adapted weights; below float32 they are rounded, and answers may differ."""
+    """Without effect: a finished run answers with its spatial expert in the weights. Older configs may have it."""
     one_prompt: bool = False
     """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
 
@@ -31,7 +31,7 @@ class Generation:
         """As ``VideoLLM.generate`` takes them."""
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
         more = sampling if self.temperature > 0 else {"do_sample": False}
-        return {"max_new_tokens": self.max_new_tokens, "merge_spatial": self.merge_spatial, **more}
+        return {"max_new_tokens": self.max_new_tokens, **more}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class GenerationChange:
     temperature: float | None = None
     """0 is greedy."""
     merge_spatial: bool | None = None
+    """Without effect, as above."""
     one_prompt: bool | None = None
 
     def of(self, stored: Generation) -> Generation:
@@ -62,15 +63,19 @@ class Answering:
         """One prediction a query, in the order of the queries."""
         if not prompts.queries:
             return []
-        first = self.generate(model, prompts)
-        second = iter(())
-        if any(prompts.next_ids):
-            said = [self.until_end(one.ids.tolist()) for one in first]
-            moments = [one.moments for one in first]
-            second = iter(self.generate(model, follow_up(prompts, said, moments, self.dialogue.pad_id)))
-        turns = ([one, next(second)] if ids else [one] for one, ids in zip(first, prompts.next_ids, strict=True))
-        asked = zip(prompts.queries, prompts.clips, turns, strict=True)
-        return [self.prediction(query, clip, list(map(self.read, said)), model) for query, clip, said in asked]
+        turns: list[list[Answer]] = [[] for _ in prompts.queries]
+        asked, places = prompts, range(len(turns))
+        while True:
+            generated = self.generate(model, asked)
+            for place, one in zip(places, generated, strict=True):
+                turns[place].append(self.read(one))
+            if not any(asked.next_ids):
+                break
+            said = [self.until_end(one.ids.tolist()) for one in generated]
+            places = [place for place, ids in zip(places, asked.next_ids, strict=True) if ids]
+            asked = follow_up(asked, said, [one.moments for one in generated], self.dialogue.pad_id)
+        about = zip(prompts.queries, prompts.clips, turns, strict=True)
+        return [self.prediction(query, clip, answers, model) for query, clip, answers in about]
 
     def generate(self, model: VideoLLM, prompts: PromptBatch) -> list[Generated]:
         """What the model writes, up to the end token of the conversation format."""
@@ -117,8 +122,10 @@ class Answering:
         return Text(*pieces, text[behind:])
 
     def prediction(self, query: Query, clip: Clip, answers: list[Answer], model: VideoLLM) -> Prediction:
-        """Times are read from the last answer, the chosen option from the first."""
-        found = self.dialogue.localizer.decode(query, answers[-1], clip, model.head)
-        said = [*(answer.text for answer in answers[:-1]), found.answer]
+        """The chosen option is read from the first answer, times from the last; of a dialogue, from each of them."""
+        timed = answers if query.task == "dialogue" else answers[-1:]
+        found = [self.dialogue.localizer.decode(query, answer, clip, model.head) for answer in timed]
+        said = [*(answer.text for answer in answers[: -len(timed)]), *(one.answer for one in found)]
         option = chosen(answers[0].text, len(query.options)) if query.options else None
-        return replace(found, answer="\n".join(said), option=option, confidence=answers[0].confidence)
+        confidence, each = answers[0].confidence, tuple(said[1:] and said)
+        return replace(found[-1], answer="\n".join(said), answers=each, option=option, confidence=confidence)

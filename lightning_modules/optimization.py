@@ -22,18 +22,19 @@ class Optimization:
     eps: float = 1e-8
     other_lr: float | None = None
     """Peak learning rate of everything that is not LoRA; None: the same."""
+    head_lr: float | None = None
+    """Peak learning rate of the localizer's head; None: that of everything that is not LoRA."""
 
     def configure(self, parameters: Mapping[str, nn.Parameter], steps: int) -> dict:
         """Optimiser and schedule of ``steps`` steps, as Lightning takes them; the first step's rate is 0, as released.
 
         Args:
-            parameters: what is trained, by name; LoRA has ``lora_`` in its name.
+            parameters: what is trained, by name, see ``rate``.
             steps: of the whole training.
         """
-        other_lr = self.lr if self.other_lr is None else self.other_lr
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in parameters.items():
-            groups.setdefault(self.lr if "lora_" in name else other_lr, []).append(parameter)
+            groups.setdefault(self.rate(name), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": members, "lr": lr} for lr, members in groups.items()],
             betas=self.betas,
@@ -42,3 +43,10 @@ class Optimization:
         )
         schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(self.warmup_ratio * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def rate(self, name: str) -> float:
+        """Peak learning rate of a parameter: LoRA has ``lora_`` in its name, the head is ``model.head``."""
+        if "lora_" in name:
+            return self.lr
+        rates = (self.head_lr if name.startswith("model.head.") else None, self.other_lr, self.lr)
+        return next(rate for rate in rates if rate is not None)

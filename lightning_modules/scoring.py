@@ -8,8 +8,9 @@ from dataclasses import asdict
 
 from torch import Tensor
 
+from datamodules.prediction import Prediction
 from datamodules.query_files import query_to_dict
-from datamodules.schema import Prediction, Query
+from datamodules.schema import Query
 from metrics.benchmarks.queries import score_queries
 from metrics.records import RecordMetric
 
@@ -59,3 +60,8 @@ def compute_metrics(metrics: QueryScores, prefix: str = "") -> dict[str, float]:
     scores = {f"{prefix}{name}": float(value) for name, value in metrics.compute().items()}
     metrics.reset()
     return scores
+
+
+def said(prediction: Prediction | None) -> list[str]:
+    """The answers to the questions of a dialogue, in order."""
+    return [] if prediction is None else list(prediction.answers or [prediction.answer])

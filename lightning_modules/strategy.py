@@ -196,7 +196,7 @@ def chosen_strategy(strategy: str | Namespace) -> str | Namespace:
     return SHARDED
 
 
-def check_sharded(module, merge_spatial: bool) -> None:
+def check_sharded(module) -> None:
     """Refuse what parameters that are split cannot carry.
 
     Raises:
@@ -205,11 +205,6 @@ def check_sharded(module, merge_spatial: bool) -> None:
     if not module.localizer.generates:
         raise ValueError(
             f"trainer.strategy {SHARDED}: {type(module).__name__} runs no language model to split; use ddp"
-        )
-    if merge_spatial:
-        raise ValueError(
-            f"trainer.strategy {SHARDED}: no process has the weights that generation.merge_spatial would add the "
-            "spatial expert to; set it false"
         )
     if module.quantization:
         raise ValueError(

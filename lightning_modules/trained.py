@@ -22,7 +22,7 @@ from models.adapters import Adapter, Linear
 from models.checkpoints import Weights, add_lora, best_device, empty_llm, load_tokenizer, read_weights
 from models.decoders import width
 from models.quantization import Quantization, base_bytes
-from models.routed_lora import put_experts
+from models.routed_lora import merge_experts, put_experts
 from models.video_llm import VideoLLM
 
 
@@ -84,16 +84,16 @@ class TrainedModel(VideoLanguageModule):
         return module
 
     def configure_model(self) -> None:
-        """As for training, but without the dropout of experts, which stay beside the base."""
+        """As for training, but without dropout."""
         if self.model is None and self.global_rank == 0:
             console.print(self.memory())
         super().configure_model()
         self.model.eval()
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
-        """Merge everything into the base but experts: before a video is read, no one matrix does what both do.
+        """Merge everything into the base; only what frames get from their own expert stays beside it.
 
-        Beside a base in few bits the last LoRA stays as well, as it was trained.
+        Beside a base in few bits the last LoRA, or both experts, stay as well, as they were trained.
         """
         adapter = self.adapter(width(llm), weights)
         merged = len(weights.loras) - bool(self.quantization)
@@ -101,7 +101,7 @@ class TrainedModel(VideoLanguageModule):
         for lora in weights.loras[max(merged, 0) :]:
             llm = add_lora(llm, lora.config, lora.tensors)
         if weights.experts:
-            llm = put_experts(llm, weights.experts)
+            llm = (put_experts if self.quantization else merge_experts)(llm, weights.experts)
         return self.video_llm(llm, adapter, weights).requires_grad_(False)
 
     def memory(self) -> str:

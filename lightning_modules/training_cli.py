@@ -125,7 +125,7 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = False
         sharded = settings["strategy"] == SHARDED
         if sharded:
-            check_sharded(self.model, self.model.answering.generation.merge_spatial)
+            check_sharded(self.model)
             kwargs["inference_mode"] = False  # parameters that were gathered in it could not be trained
             self.datamodule.lockstep = True
         kwargs["enable_model_summary"] = False  # TrainedParts says it in fewer lines

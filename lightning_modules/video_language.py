@@ -15,8 +15,8 @@ from datamodules.batch import Batch, PromptBatch
 from datamodules.chat import chat_format
 from datamodules.chat_formats import ChatFormat
 from datamodules.dialogue import Dialogue
+from datamodules.prediction import Prediction
 from datamodules.records import FeatureHeader
-from datamodules.schema import Prediction
 from datamodules.spatial_compression import Compression
 from lightning_modules.answering import Answering, Generation
 from lightning_modules.batching import short_step_factor
@@ -95,7 +95,7 @@ class VideoLanguageModule(L.LightningModule):
         generation: Generation = Generation(),  # noqa: B008 (frozen)
     ):
         super().__init__()
-        check_quantization(quantization, generation.merge_spatial)
+        check_quantization(quantization)
         self.quantization = quantization
         self.llm_name, self.localizer, self.previous = llm, localizer, previous
         self.chat, self.system, self.style = chat, system, style

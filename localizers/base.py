@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from datamodules.clip import Clip
+from datamodules.prediction import Prediction
 from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.schema import Event, Query, Turn
 from localizers.answer import Answer
 from localizers.telling import Captions
 

@@ -18,8 +18,9 @@ from datamodules.batch import frame_states
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
 from datamodules.markup import Text, Token, any_of, join, literal
+from datamodules.prediction import Prediction
 from datamodules.rendered import Rendered
-from datamodules.schema import Prediction, Query, Turn
+from datamodules.schema import Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import Localizer, StatePoint

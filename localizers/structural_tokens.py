@@ -19,8 +19,9 @@ from torch import Tensor
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
 from datamodules.markup import Text, any_of, literal, mark, without
+from datamodules.prediction import Prediction, Strip
 from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Strip, Turn
+from datamodules.schema import Event, Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event

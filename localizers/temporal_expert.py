@@ -17,9 +17,10 @@ from torch import Tensor
 
 from datamodules.batch import frame_states
 from datamodules.clip import Clip
-from datamodules.markup import Text, Token, any_of, join, literal, mark
-from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Strip, Turn
+from datamodules.markup import MARKER, Text, Token, any_of, join, literal, mark
+from datamodules.prediction import Prediction, Strip
+from datamodules.rendered import Rendered, Unsayable
+from datamodules.schema import Event, Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
@@ -54,7 +55,8 @@ class LocTarget:
 class TemporalExpert(Localizer):
     """Times as ``<LOC>`` tokens that a head grounds; no time is ever written as text in an answer.
 
-    Source: VideoExpert, section 3.4 and eqs. 10-13. The paper leaves the weights of the losses open; they are UniVTG's.
+    Source: VideoExpert, sections III-B and III-E, eqs. 10-13. The paper leaves the weights of the losses open; they are
+    UniVTG's.
     """
 
     special_tokens: ClassVar[tuple[str, ...]] = (LOC,)
@@ -89,6 +91,7 @@ class TemporalExpert(Localizer):
 
         Raises:
             ValueError: a literal answer has another number of ``<LOC>`` than windows, or a window is outside the video.
+            Unsayable: a literal answer holds a single time.
         """
         answer, windows = self._answer(turn)
         targets = tuple(target(group, clip) for group in windows) or None
@@ -121,7 +124,10 @@ class TemporalExpert(Localizer):
             pieces += [answer.cut(behind, match.start()), *_loc(match)]
             windows.append((marked_event(match, times),))
             behind = match.end()
-        return in_seconds(Text(*pieces, answer.cut(behind)), times), windows
+        text = Text(*pieces, answer.cut(behind))
+        if any(MARKER.fullmatch(token) for token in text.tokens):
+            raise Unsayable("turn left out: a single time in its answer, and <LOC> stands for a span")
+        return text, windows
 
     def loss(
         self, head: TemporalHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
@@ -135,6 +141,12 @@ class TemporalExpert(Localizer):
         is_loc = batch.labels == ids[LOC]
         rows = is_loc.nonzero()[:, 0]
         output = self._read(head, states, batch, is_loc)
+        if output.saturated:
+            warnings.warn(
+                "every offset of the temporal head is saturated at 0 or 1 and gets no gradient: it will not learn "
+                "where a moment ends. Start again with a smaller optimization.head_lr",
+                stacklevel=2,
+            )
         foreground, windows = stack_targets(batch.targets, rows.tolist(), batch.feature_mask)
         smooth_l1, giou = boundary_losses(output, foreground, windows)
         return {

@@ -12,8 +12,9 @@ from torch import nn
 
 from datamodules.clip import Clip
 from datamodules.markup import Text
+from datamodules.prediction import Prediction
 from datamodules.rendered import Rendered
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.schema import Event, Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
 from localizers.base import Localizer

@@ -224,6 +224,15 @@ def write_weights(folder: Path, weights: Weights) -> None:
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
+    readable(path)
+
+
+def readable(path: Path) -> None:
+    """Give a file the mode that any new file gets here; safetensors writes for its owner alone (0600)."""
+    new = path.with_name(f".{path.name}.mode")
+    new.touch()
+    path.chmod(new.stat().st_mode & 0o777)
+    new.unlink()
 
 
 def read_weights(folder: Path) -> Weights:
@@ -246,8 +255,8 @@ def read_weights(folder: Path) -> Weights:
             experts={name: _read_lora(inner / name) for name in EXPERTS if (inner / name).is_dir()},
             manifest=json.loads((inner / "manifest.json").read_text()),
         )
-    if any(folder.glob("*stage1/mm_projector.bin")):
-        return _read_released(folder)
+    if stages := _released_stages(folder):
+        return _read_released(stages)
     raise ValueError(
         f"{folder} holds no trained weights: neither model/manifest.json (a finished run of train.py) "
         "nor *stage1/mm_projector.bin (the released VTimeLLM weights)"
@@ -270,12 +279,34 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _read_released(folder: Path) -> Weights:
-    """Folders ``*stage1``, ``*stage2``, ``*stage3`` as VTimeLLM's authors publish them."""
-    (stage1,) = folder.glob("*stage1")
-    adapter = _projector(_load_bin(stage1 / "mm_projector.bin"))
+def _released_stages(folder: Path) -> dict[int, Path]:
+    """Folders ``NAME-stage1`` to ``NAME-stage3`` of one model, as VTimeLLM's authors publish them, if there are any.
+
+    Args:
+        folder: that holds them, or, where it holds several models, ``folder/NAME`` of one of them.
+
+    Raises:
+        ValueError: it holds several models, or one that is no Llama.
+    """
+    inside = folder.glob("*stage[123]")
+    beside = (path for path in folder.parent.glob("*stage[123]") if path.name.startswith(folder.name))
+    models: dict[str, dict[int, Path]] = {}
+    for path in sorted(path for path in [*inside, *beside] if path.is_dir()):
+        models.setdefault(path.name[: -len("stage1")].rstrip("-_"), {})[int(path.name[-1])] = path
+    models = {name: found for name, found in models.items() if (found.get(1, folder) / "mm_projector.bin").is_file()}
+    if len(models) > 1:
+        choices = ", ".join(str(next(iter(found.values())).parent / name) for name, found in models.items())
+        raise ValueError(f"{folder} holds the released weights of {len(models)} models; name one of them: {choices}")
+    if any("chatglm" in name.lower() for name in models):
+        raise ValueError(f"{folder}: VTimeLLM's ChatGLM3 weights are not read here, only those of Vicuna")
+    return next(iter(models.values()), {})
+
+
+def _read_released(stages: dict[int, Path]) -> Weights:
+    """The adapter, and the LoRA of each later stage."""
+    adapter = _projector(_load_bin(stages[1] / "mm_projector.bin"))
     loras = []
-    for stage in sorted(path for path in folder.glob("*stage[23]") if path.is_dir()):
+    for stage in (stages[number] for number in (2, 3) if number in stages):
         tuned = stage / "non_lora_trainables.bin"
         adapter.update(_projector(_load_bin(tuned)) if tuned.is_file() else {})
         loras.append(_read_lora(stage))

@@ -17,23 +17,19 @@ BYTES = {"nf4": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "int8": 1.0}
 """Of a number: nf4 has a factor of 8 bits for 64 numbers, and one of 32 bits for 256 factors."""
 
 
-def check_quantization(quantization: Quantization | None, merge_spatial: bool) -> None:
-    """Refuse what 4-bit and 8-bit weights cannot do here.
+def check_quantization(quantization: Quantization | None) -> None:
+    """Refuse 4-bit and 8-bit weights where nothing makes them.
 
     Args:
         quantization: as configured; None: weights stay as they are.
-        merge_spatial: whether an expert is to be added to them while answers are written.
 
     Raises:
-        ValueError: bitsandbytes is not installed, or an expert is to be added.
+        ValueError: bitsandbytes is not installed.
     """
     if quantization is None:
         return
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(f"quantization {quantization} needs bitsandbytes: pip install -e '.[quantization]'")
-    if merge_spatial:
-        raise ValueError(f"generation.merge_spatial adds an expert to weights; with quantization {quantization} set it "
-                         "false")  # fmt: skip
 
 
 def quantize(

@@ -1,24 +1,26 @@
 """VideoExpert's two experts: one LoRA for the frame tokens of a language model, another for everything else.
 
-Both are ordinary PEFT adapters, ``temporal`` and ``spatial``, active at once. Which of them acts on a position is
-decided in the rank-wide space between their two matrices, so no row of the hidden states is copied or moved:
+Both are ordinary PEFT adapters, ``temporal`` and ``spatial``, active at once:
 
     y = W x + s (t B_T A_T x + (1 - t) B_S A_S x),   t = 1 at temporal positions   (VideoExpert, eqs. 7-9)
 
-Shape suffixes: B dialogues or videos, L tokens.
+A layer computes them together, as one LoRA of both ranks whose inner states are masked: the hidden states are read
+once, and no row of them is copied or moved.
+
+Shape suffixes: B dialogues or videos, L tokens, R rank.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import LoraLayer, LoraVariant
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.checkpoints import EXPERTS, Lora, check_keys, lora_config, wrap
+from models.checkpoints import EXPERTS, Lora, check_keys, lora_config, merge_loras, wrap
 from models.token_router import Router
 
 
@@ -66,11 +68,13 @@ def add_experts(
         tensors: of each expert under PEFT's names; None: A random, B zero.
 
     Raises:
-        ValueError: both are absent, a configuration is not a plain LoRA, or tensors do not fit.
+        ValueError: both are absent, a configuration is not a plain LoRA, their dropouts differ, or tensors do not fit.
     """
     configs = {name: config for name, config in zip(EXPERTS, (temporal, spatial), strict=True) if config is not None}
     if not configs:
         raise ValueError("both experts are absent: give at least one of them a rank")
+    if len({config.lora_dropout for config in configs.values()}) > 1:
+        raise ValueError(f"experts share one dropout, got {temporal.lora_dropout} and {spatial.lora_dropout}")
     model = None
     for name, config in configs.items():
         if config.bias != "none" or config.lora_bias:
@@ -99,17 +103,44 @@ def _connect(model: PeftModel, router: Router) -> None:
             raise ValueError(
                 f"experts must be plain LoRAs, not {type(next(iter(layer.lora_variant.values()))).__name__}"
             )
-        for name in EXPERTS:
-            if name in layer.lora_B:
-                layer.lora_B[name].register_forward_pre_hook(partial(_act, router, name == "temporal"))
+        names = tuple(name for name in EXPERTS if name in layer.lora_B)
+        layer.lora_variant.update(dict.fromkeys(names, BothExperts(router, names)))
 
 
-def _act(router: Router, temporal: bool, _: nn.Module, args: tuple[Tensor]) -> Tensor:
-    return router.select(args[0], temporal)
+class BothExperts(LoraVariant):
+    """How PEFT runs the experts of one layer: all of them when it comes to the first, none of the others."""
+
+    def __init__(self, router: Router, names: tuple[str, ...]):
+        self.router, self.names = router, names
+
+    def forward(self, module: LoraLayer, active_adapter: str, x: Tensor, result: Tensor, **_) -> Tensor:
+        """Add what the experts say to ``result`` (B, L, D). They share one dropout mask, as no position needs two."""
+        names = [name for name in self.names if name in module.active_adapters]
+        if active_adapter != names[0]:
+            return result
+        temporal = self.router.temporal(x)
+        if temporal is None and "temporal" in names:
+            names.remove("temporal")
+        if not names:
+            return result
+        down = _joined([module.lora_A[name].weight for name in names], 0)
+        up = _joined([module.lora_B[name].weight * module.scaling[name] for name in names], 1)
+        inner = F.linear(module.lora_dropout[names[0]](x), down)
+        if temporal is not None:
+            spatial = torch.cat([temporal.new_full((module.r[name],), name == "spatial") for name in names])
+            inner = inner.masked_fill(temporal == spatial, 0)  # an expert of the other kind
+        return result + F.linear(inner, up)
+
+    def merge_unsafe(self, module: LoraLayer, active_adapter: str, orig_weight: Tensor) -> None:
+        """Refuse: no one matrix does what both experts do. Raises ValueError."""
+        raise ValueError("experts cannot be merged into the weights one by one; see models.routed_lora.merge_experts")
+
+    merge_safe = merge_unsafe
 
 
-def _lora_layers(model: nn.Module) -> list[LoraLayer]:
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """All parts side by side, without a copy where there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _router(model: nn.Module) -> Router | None:
@@ -141,34 +172,6 @@ def route(model: nn.Module, temporal: Tensor | None) -> Iterator[None]:
         router.given = outer
 
 
-@contextmanager
-def spatial_merged(model: nn.Module) -> Iterator[None]:
-    """Inside, the spatial expert is part of the weights and costs nothing: for decoding after the prompt was read.
-
-    A second copy of the adapted weights is held meanwhile, so that afterwards they are exactly what they were. In
-    float32 the states agree up to rounding; in bfloat16 the sum is rounded, and answers may differ.
-    Temporal positions are refused. A model without experts is left alone.
-    """
-    router = _router(model)
-    layers = [] if router is None else [layer for layer in _lora_layers(model) if "spatial" in layer.lora_B]
-    weights = [layer.get_base_layer().weight.data for layer in layers]
-    try:
-        with torch.no_grad():
-            for layer, weight in zip(layers, weights, strict=True):
-                merged = weight.float() + layer.get_delta_weight("spatial").float()
-                layer.get_base_layer().weight.data = merged.to(weight.dtype)
-                layer.merged_adapters.append("spatial")
-        if layers:
-            router.merged = True
-        yield
-    finally:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.get_base_layer().weight.data = weight
-            layer.merged_adapters.clear()
-        if layers:
-            router.merged = False
-
-
 def experts(model: PeftModel) -> dict[str, Lora]:
     """Each expert's configuration and tensors under PEFT's names, for saving them."""
     names = [name for name in EXPERTS if name in model.peft_config]
@@ -183,6 +186,36 @@ def put_experts(llm: PreTrainedModel, experts: dict[str, Lora]) -> PeftModel:
     configs = {name: expert.config for name, expert in experts.items()}
     tensors = {name: expert.tensors for name, expert in experts.items()}
     return add_experts(llm, configs.get("temporal"), configs.get("spatial"), tensors)
+
+
+def merge_experts(llm: PreTrainedModel, experts: dict[str, Lora]) -> PreTrainedModel:
+    """Put experts on a language model, changed in place, to answer and not to learn.
+
+    The spatial expert and the rows of new tokens become part of the weights, once. Frames have a LoRA left that is
+    the difference of both experts; where there are no frames, the base alone runs. In float32 the states are those of
+    ``put_experts`` up to rounding; below, the sum is rounded as that of any merged LoRA is. Experts that sit on
+    different layers stay as they are.
+    """
+    layers = {frozenset(key for key in expert.tensors if ".lora_" in key) for expert in experts.values()}
+    if "spatial" not in experts or len(layers) > 1:
+        return put_experts(llm, experts)
+    spatial = experts["spatial"]
+    difference = _difference(experts.get("temporal"), spatial)
+    return add_experts(merge_loras(llm, [spatial]), difference.config, None, {"temporal": difference.tensors})
+
+
+def _difference(temporal: Lora | None, spatial: Lora) -> Lora:
+    """What frames get that everything else does not, as one LoRA with a scale of 1."""
+    signed = [(spatial, -1.0)] if temporal is None else [(temporal, 1.0), (spatial, -1.0)]
+    tensors = {}
+    for key in (key for key in spatial.tensors if ".lora_A." in key):
+        other = key.replace(".lora_A.", ".lora_B.")
+        scales = [sign * lora.config.lora_alpha / lora.config.r for lora, sign in signed]
+        tensors[key] = torch.cat([lora.tensors[key] for lora, _ in signed])
+        parts = [lora.tensors[other] * scale for (lora, _), scale in zip(signed, scales, strict=True)]
+        tensors[other] = torch.cat(parts, dim=1)
+    rank = sum(lora.config.r for lora, _ in signed)
+    return Lora(lora_config(rank, rank, 0.0, spatial.config.target_modules), tensors)
 
 
 def _parameters(model: PeftModel, name: str) -> dict[str, nn.Parameter]:

@@ -4,6 +4,7 @@ A frame is a point in time: frame i of n stands for tau = (i + 0.5) / n. All tim
 Shape suffixes: N ``<LOC>`` tokens, T frames, D width, H width of the convolutions, S spans. Frames are padded behind.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metrics.spans import iou
+
+TYPICAL_OFFSET = 0.12
+"""About half the length of an annotated moment, as a fraction of the duration: where offsets begin."""
+SATURATED = 1e-4
+"""A sigmoid with a slope below this learns nothing any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,12 @@ class HeadOutput:
         return frame_centres(self.mask)[..., None] + self.offsets * self.offsets.new_tensor([-1.0, 1.0])
 
     @property
+    def saturated(self) -> bool:
+        """Whether the sigmoid of every offset is: then boundaries have no gradient, and no training moves them."""
+        slopes = (self.offsets * (1 - self.offsets))[self.mask]
+        return bool(len(slopes)) and bool(slopes.max() < SATURATED)
+
+    @property
     def spans(self) -> Tensor:
         """(N, T, 2) the same inside [0, 1]; what is shorter than a frame becomes the frame."""
         ends, centres = self.ends.clamp(0, 1), frame_centres(self.mask)[..., None]
@@ -46,7 +58,7 @@ class HeadOutput:
 
 
 class TemporalHead(nn.Module):
-    """Interaction, indicator branch and boundary branch (VideoExpert, section 3.4 and table VI).
+    """Interaction, indicator branch and boundary branch (VideoExpert, section III-B, eq. 10 and Table VI).
 
     Args:
         width: D, of the states.
@@ -82,6 +94,9 @@ class TemporalHead(nn.Module):
         # With torch's own first values a <LOC> would weigh a tenth of a frame, and training would not see it for long.
         keep_scale(*([] if interaction == "none" else [self.loc[0], self.loc[2]]))
         keep_scale(*self.indicator.layers[:2], *self.boundary.layers[:2])
+        # States of a real language model are large and nearly alike: random last layers would saturate every sigmoid.
+        say_always(self.indicator.layers[2], 0.5)
+        say_always(self.boundary.layers[2], TYPICAL_OFFSET)
 
     def forward(self, frames: Tensor, loc: Tensor, mask: Tensor) -> HeadOutput:
         """Read every ``<LOC>`` alone, against the frames of its video.
@@ -141,6 +156,12 @@ def keep_scale(*layers: nn.Module) -> None:
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
+
+
+def say_always(layer: nn.Module, probability: float) -> None:
+    """First values with which the sigmoid of a layer's output is ``probability``, whatever its input."""
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, math.log(probability / (1 - probability)))
 
 
 def frame_centres(mask: Tensor) -> Tensor:

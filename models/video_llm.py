@@ -28,7 +28,7 @@ from models.decoders import (
 )
 from models.feedback import Feedback, Writing
 from models.outputs import Generated, Output
-from models.routed_lora import route, spatial_merged
+from models.routed_lora import route
 
 
 def without_gradients(method: Callable) -> Callable:
@@ -187,14 +187,11 @@ class VideoLLM(nn.Module):
                 hook.remove()
 
     @without_gradients
-    def generate(
-        self, prompts: PromptBatch, merge_spatial: bool = False, confident: bool = False, **settings
-    ) -> list[Generated]:
+    def generate(self, prompts: PromptBatch, confident: bool = False, **settings) -> list[Generated]:
         """Answer every query, running each video's prefix once.
 
         Args:
             prompts: videos and the queries about them.
-            merge_spatial: add the spatial expert to the weights behind the video, see ``spatial_merged``.
             confident: keep how likely each token was.
             settings: of transformers' ``generate``, for example ``max_new_tokens``.
 
@@ -217,26 +214,23 @@ class VideoLLM(nn.Module):
         groups = answered_together(self.causal_lm, prompts.suffix_mask.sum(-1), longest)
         start = prompts.prefix_mask.argmax(-1)
         said, videos = {}, prompts.video_of_query.tolist()
-        with spatial_merged(self.llm) if merge_spatial else nullcontext():
-            for queries in groups:
-                own = cache if len(groups) == 1 else deepcopy(cache)
-                certainty = Certainty() if confident else None
-                followed = {"logits_processor": LogitsProcessorList([certainty])} if confident else {}
-                answers, steps, moments = self._answer(
-                    prompts, queries, prefix, frames, before, own, settings | followed
+        for queries in groups:
+            own = cache if len(groups) == 1 else deepcopy(cache)
+            certainty = Certainty() if confident else None
+            followed = {"logits_processor": LogitsProcessorList([certainty])} if confident else {}
+            answers, steps, moments = self._answer(prompts, queries, prefix, frames, before, own, settings | followed)
+            likely = certainty.of(answers) if confident else None
+            for number, query in enumerate(queries.tolist()):
+                row = videos[query]
+                said[query] = Generated(
+                    ids=answers[number],
+                    frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
+                    predicting={point: states[number, :-1] for point, states in steps.items()},
+                    reading={point: states[number, 1:] for point, states in steps.items()},
+                    first={point: calls[0][row, start[row]] for point, calls in before.items()},
+                    moments=None if moments is None else moments[number],
+                    log_likely=None if likely is None else likely[number],
                 )
-                likely = certainty.of(answers) if confident else None
-                for number, query in enumerate(queries.tolist()):
-                    row = videos[query]
-                    said[query] = Generated(
-                        ids=answers[number],
-                        frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
-                        predicting={point: states[number, :-1] for point, states in steps.items()},
-                        reading={point: states[number, 1:] for point, states in steps.items()},
-                        first={point: calls[0][row, start[row]] for point, calls in before.items()},
-                        moments=None if moments is None else moments[number],
-                        log_likely=None if likely is None else likely[number],
-                    )
         return [said[query] for query in sorted(said)]
 
     def _answer(

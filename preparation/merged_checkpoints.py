@@ -18,7 +18,7 @@ from datamodules.chat_formats import CHAT_FORMATS
 from localizers import FrameMatching, StructuralTokens, TextTimestamps
 from localizers.base import Localizer
 from models.adapters import Compressor
-from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer, write_weights
+from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer, readable, write_weights
 from models.frame_compressor import load_compressor, parameter_name
 
 LLM, ADAPTER, HEAD = "language model", "adapter", "head"
@@ -92,6 +92,8 @@ def import_merged(
     head = trained_head(parts[HEAD], localizer, width)
     copy_tokenizer(folder, output / "base", raw)
     llm.save_pretrained(output / "base")
+    for weights in (output / "base").glob("*.safetensors"):
+        readable(weights)
     manifest = {
         "stage": f"imported from {'MeCo' if 'logit_scale' in parts[HEAD] else 'E.T. Chat'}",
         "base": {"name": str(output / "base"), "fingerprint": fingerprint(llm)},

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from datamodules.schema import Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Query
 from metrics.grounding import best_ious
 from reports.escaping import escaped, script_json
 from reports.media import place

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from command_line.tables import shown
-from datamodules.schema import Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Query
 from reports.escaping import escaped
 
 TIMED = ("grounding", "dense_captioning", "grounded_qa")

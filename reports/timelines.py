@@ -17,7 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from datamodules.schema import Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Query
 from reports.results import opacities
 
 TRUE, PREDICTED, SALIENT = "#4C9A5B", "#D5703A", "#4878B8"

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
+    "experts": ["--width=64", "--layers=1", "--tokens=12", "--frames=4", "--rounds=1"],
     "extraction": ["--videos=1", "--frames=4", "--samples=4", "--width=8", "--rounds=1"],
+    "generation": ["--frames=8", "--tokens=2", "--rounds=1", "--width=32"],
     "online": ["--videos=1", "--frames=4", "--width=32", "--rounds=1"],
     "scoring": ["--videos=2"],
     "startup": ["--rounds=1", "--share=0.01"],

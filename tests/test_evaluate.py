@@ -13,8 +13,9 @@ import torch.distributed as dist
 
 import evaluate
 from datamodules.clip import Clip
+from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries, write_queries
-from datamodules.schema import Event, Prediction, Query
+from datamodules.schema import Event, Query
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
 from evaluation.benchmark import timeline_rows
@@ -95,6 +96,33 @@ def test_timelines_are_drawn(finished):
     content = (finished / "timelines.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 5000
+
+
+def test_chance_stands_beside_every_number(benchmark, finished, tmp_path, capsys):
+    """Constant and random windows, how far the answers repeat themselves, and where they lie, as a picture."""
+    found = report(finished)
+    assert found["baselines"].keys() == {"constant window", "random window"}
+    measures = {f"grounding/{name}" for name in ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")}
+    assert all(row.keys() == measures for row in found["baselines"].values())
+    assert (
+        found["baselines"]["constant window"]["grounding/mIoU"] > found["baselines"]["random window"]["grounding/mIoU"]
+    )
+    assert 0 < found["metrics"]["collapse/true"] <= 100
+    assert 0 <= found["metrics"]["collapse/predicted"] <= 100
+    assert (finished / "spans.png").read_bytes().startswith(b"\x89PNG")
+    benchmark(tmp_path)
+    shown = capsys.readouterr().out
+    assert "constant window" in shown and "random window" in shown
+
+
+@pytest.mark.parametrize("frames", ["shuffled", "none", "other_video"])
+def test_a_model_is_asked_about_other_frames(benchmark, finished, tmp_path, frames, capsys):
+    """The same questions and videos; the protocol says what was seen."""
+    benchmark(tmp_path, f"--frames={frames}")
+    assert report(tmp_path)["protocol"]["frames"] == frames != report(finished)["protocol"]["frames"] == "given"
+    assert report(tmp_path)["baselines"] == report(finished)["baselines"]
+    assert [line["query_id"] for line in predictions(tmp_path)] == [line["query_id"] for line in predictions(finished)]
+    assert f"frames: {frames}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_numbers_need_no_exchange_between_processes(benchmark, finished, tmp_path, monkeypatch):

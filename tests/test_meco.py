@@ -17,8 +17,9 @@ from datamodules.chat import chat_format
 from datamodules.clip import Clip
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
+from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries, write_queries
-from datamodules.schema import Event, Prediction, Query, Turn, Video
+from datamodules.schema import Event, Query, Turn, Video
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI

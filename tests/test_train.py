@@ -456,7 +456,8 @@ def test_shipped_configs_hold_the_published_values(stage, monkeypatch):
     kinds = {1: "FeatureAlignment", 2: "BoundaryPerception", 3: "InstructionTuning"}
     assert config["model"]["class_path"] == f"lightning_modules.{kinds[stage]}"
     optimization = {"warmup_ratio": 0.03, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
-    assert model["optimization"] == optimization | {"lr": 1e-3 if stage == 1 else 1e-4, "other_lr": None}
+    optimization |= {"lr": 1e-3 if stage == 1 else 1e-4, "other_lr": None, "head_lr": None}
+    assert model["optimization"] == optimization
     assert (config["data"]["global_batch_size"], trainer["accumulate_grad_batches"]) == (128, None)
     assert all(step_size(128, config["data"]["batch_size"], n, None).dialogues == 128 for n in (1, 2, 4, 8))
     monitor, mode = ("val/lm_loss", "min") if stage == 1 else ("val/grounding/mIoU", "max")

@@ -13,10 +13,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.nn.functional import pad
 
+import evaluate
 import train
 from datamodules.batch import collate, collate_prompts
 from datamodules.packing import pack
 from datamodules.query_files import read_queries, write_queries
+from datamodules.sampling import Part
 from datamodules.schema import Event, Query, Turn, Video
 from datamodules.shards import ShardReader
 from lightning_modules.answering import Generation
@@ -32,10 +34,14 @@ SPATIAL = "--model.spatial=2x3"
 PARTS = ("temporal", "spatial")
 
 
+PATCHES = {"patches": "test", "patch_count": 5, "patch_width": 8, "cls_attention": "test"}
+STORED = {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test; test"}
+
+
 def with_spatial(world: Path, folder: Path, **more) -> Path:
     """The world's videos with made-up S-tokens (2x3), or with ``patches`` of each frame."""
     reader, rng = ShardReader(world / "videos"), np.random.default_rng(0)
-    header = replace(reader.header, **(more or {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test"}))
+    header = replace(reader.header, **(more or STORED))
     with ShardWriter(folder, header) as writer:
         for video in map(reader.read, reader.ids):
             shapes = {"patches": (16, 5, 8), "cls_attention": (16, 5)} if more else {"spatial": (6, 8)}
@@ -148,7 +154,7 @@ def test_a_finished_run_is_the_model_that_was_trained(expert, trained, module, t
     again = build(expert(tmp_path / "again", previous=trained)).model.eval()
     batch = collate([module.dialogue.example(grounding("red", 8.0), video(), Random(0))], 0)
     for name, term in terms(again, batch).items():
-        torch.testing.assert_close(term, terms(module, batch)[name], rtol=1e-6, atol=0)
+        torch.testing.assert_close(term, terms(module, batch)[name], rtol=1e-4, atol=1e-6)
     trained_names = {name for name, p in again.named_parameters() if p.requires_grad}
     assert {name.split(".")[-2] for name in trained_names if "lora_" in name} == set(PARTS)
 
@@ -223,40 +229,34 @@ def test_cached_and_uncached_generation_give_the_same_ids_and_spans(module):
         np.testing.assert_allclose(prediction.spans, expected.spans, rtol=1e-3, atol=1e-3)
 
 
-def test_writing_with_the_spatial_expert_in_the_weights_gives_the_same_answers(expert, trained, tmp_path):
-    """In float32; afterwards the weights are what they were, and training goes on."""
-    module = build(expert(tmp_path / "run", "--model.generation={max_new_tokens: 12}", previous=trained)).model.eval()
-    answer = torch.inference_mode()(module.answer)
-    expected = answer(collate_prompts(prompts(module), 0))
-    before = {name: value.clone() for name, value in module.model.state_dict().items()}
-    module.answering, seen = replace(module.answering, generation=Generation(12, merge_spatial=True)), []
-    layer = module.model.causal_lm.get_decoder().layers[0].self_attn.q_proj
-    hook = layer.register_forward_hook(lambda layer, *_: seen.append(layer.merged))
-    merged = answer(collate_prompts(prompts(module), 0))
-    hook.remove()
-    assert seen[0] is False, "the video needs both experts"
-    assert all(seen[1:])
-    for one, other in zip(expected, merged, strict=True):
+def test_a_finished_run_answers_as_the_model_that_was_trained(expert, trained, module, tmp_path):
+    """It has the spatial expert and the rows of <LOC> in its weights; in float32 the answers are the same."""
+    settings = ["--model.generation={max_new_tokens: 12, merge_spatial: true}"]  # older configs may ask for it
+    training = build(expert(tmp_path / "run", *settings, previous=trained)).model.eval()
+    module.answering = replace(module.answering, generation=Generation(12))
+    expected = torch.inference_mode()(training.answer)(collate_prompts(prompts(module), 0))
+    for one, other in zip(expected, module.answer(collate_prompts(prompts(module), 0)), strict=True):
         assert one.answer == other.answer
         np.testing.assert_allclose(other.spans, one.spans, rtol=1e-3, atol=1e-3)
-    assert all(torch.equal(value, before[name]) for name, value in module.model.state_dict().items())
-    batch = collate([module.dialogue.example(grounding("red", 8.0), video(), Random(0))], 0)
-    assert any(gradient.any() for gradient in gradients(module, batch).values())
+    beside = {name.split(".")[-2] for name, _ in module.named_parameters() if "lora_" in name}
+    assert beside == {"temporal"}
+    assert not any("token_adapter" in name for name, _ in module.named_parameters())
 
 
-def test_the_temporal_expert_acts_on_frames_alone(module):
+@pytest.mark.parametrize("part", PARTS)
+def test_the_temporal_expert_acts_on_frames_alone(expert, trained, module, tmp_path, part):
     """Of the first layer: S-tokens and words see the spatial expert."""
     batch = collate([module.dialogue.example(grounding("red", 1.0), video(frames=n), Random(0)) for n in (16, 9)], 0)
-    seen = {}
-    layer = module.model.causal_lm.get_decoder().layers[0].self_attn.q_proj
-    for name in PARTS:
-        keep = lambda _, inputs, output, name=name: seen.update({name: inputs[0].abs().sum(-1) > 0})  # noqa: E731
-        hook = layer.lora_B[name].register_forward_hook(keep)
-        module.model(batch)
-        hook.remove()
-    assert torch.equal(seen["temporal"], batch.frame_mask)
-    assert not (seen["spatial"] & batch.frame_mask).any()
-    assert seen["spatial"][batch.spatial_mask | (batch.labels >= 0)].all()
+    model, seen = build(expert(tmp_path / "run", previous=trained)).model.eval().model, []
+    layer = model.causal_lm.get_decoder().layers[0].self_attn.q_proj
+    layer.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(batch)
+        layer.lora_B[part].weight.add_(1.0)
+        model(batch)
+    changed = (seen[1] - seen[0]).abs().amax(-1) > 1e-4
+    real = batch.frame_mask | batch.spatial_mask | (batch.labels >= 0)  # unknown words of a question are zero
+    assert torch.equal(changed[real], (batch.frame_mask == (part == "temporal"))[real])
 
 
 def test_s_tokens_stand_behind_the_frames(module):
@@ -355,10 +355,29 @@ def test_locs_without_their_windows_name_the_query(module):
         module.dialogue.example(Query("q", "v", "dialogue", turns=(turn,)), video(), Random(0))
 
 
+def test_turns_with_a_single_time_are_left_out_and_counted(expert, world, tmp_path, capsys):
+    """Their dialogues go on without them, and a dialogue of nothing else is left out, whatever on_error says."""
+    (first, second, *_) = read_queries(world / "stage2.jsonl")
+    times = {"<s0>": 1.0, "<e0>": 2.0}
+    point, span = (
+        Turn("When?", "At <s0>.", times=times),
+        Turn("And from when to when?", "From <s0> to <e0>.", times=times),
+    )
+    mixed = Query("mixed", first.video, "dialogue", turns=(point, span, point))
+    write_queries(tmp_path / "q.jsonl", [mixed, Query("alone", second.video, "dialogue", turns=(point,))])
+    source = f"--data.train=[{{shards: {world / 'videos'}, queries: {tmp_path / 'q.jsonl'}}}]"
+    train.main(expert(tmp_path / "run", source, "--model.spatial=null", max_steps=1))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "a single time in its answer" in line]
+    assert line.split()[-2] == "3"
+    example = build(expert(tmp_path / "one", source, "--model.spatial=null")).model.dialogue.example(
+        mixed, ShardReader(world / "videos").read(first.video), Random(0)
+    )
+    assert sum(example.counts.values()) == 2 and len(example.targets) == 1
+
+
 def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
     """From an odd number of patches; 17 groups do not fit 16 frames, nor 6 tokens 5 patches."""
-    patches = {"patches": "test", "patch_count": 5, "patch_width": 8, "cls_attention": "test"}
-    folder = with_spatial(world, tmp_path / "patches", **patches)
+    folder = with_spatial(world, tmp_path / "patches", **PATCHES)
     source = f"--data.train=[{{shards: {folder}, queries: {world / 'stage2.jsonl'}}}]"
     cli = build(expert(tmp_path / "run", source))
     assert next(iter(cli.datamodule.train_dataloader())).spatial.shape == (4, 6, 8)
@@ -368,6 +387,30 @@ def test_s_tokens_compressed_while_reading(expert, world, tmp_path):
             next(iter(cli.datamodule.train_dataloader()))
     skipping = expert(tmp_path / "skip", source, "--model.spatial=17x3", "--data.on_error=skip")
     assert sum(next(iter(build(skipping).datamodule.train_dataloader())).counts.values()) == 4
+
+
+def test_shards_may_hold_more_than_is_read(expert, trained, shards, world, tmp_path):
+    """S-tokens stored or made while reading, in one mixture and from training to evaluation, or none read at all."""
+    patches = with_spatial(world, tmp_path / "patches", **PATCHES)
+    sources = [f"{{shards: {folder}, queries: {world / 'stage2.jsonl'}}}" for folder in (shards, patches)]
+    assert next(
+        iter(build(expert(tmp_path / "mix", f"--data.train=[{', '.join(sources)}]")).datamodule.train_dataloader())
+    )
+    run = tmp_path / "frames"
+    train.main(expert(run, "--model.spatial=null", f"--data.train=[{sources[0]}]", max_steps=1))
+    asked = [f"--queries={world / 'test' / 'grounding.jsonl'}", "--num_workers=0", "--generation.max_new_tokens=4"]
+    for checkpoint, folder in ((trained, patches), (run, patches), (run, shards), (run, world / "videos")):
+        output = tmp_path / f"{checkpoint.name}-{folder.name}"
+        where = [f"--checkpoint={checkpoint}", f"--shards={folder}", f"--output={output}"]
+        evaluate.main(["benchmark", *asked, *where])
+        assert (output / "metrics.json").is_file()
+    with pytest.raises(ValueError, match="videos: S-tokens 2x3 are requested, but the shards hold neither"):
+        where = [f"--checkpoint={trained}", f"--shards={world / 'videos'}", f"--output={tmp_path / 'no'}"]
+        evaluate.main(["benchmark", *asked, *where])
+    with pytest.raises(ValueError, match="were made differently: spatial_source: 'test; test' .* 'test; other'"):
+        other = with_spatial(world, tmp_path / "other", **PATCHES | {"cls_attention": "other"})
+        where = [f"--checkpoint={trained}", f"--shards={other}", f"--output={tmp_path / 'no'}"]
+        evaluate.main(["benchmark", *asked, *where])
 
 
 def test_features_of_another_width_need_an_adapter_of_their_own(expert, world, tmp_path):
@@ -387,8 +430,7 @@ def test_features_of_another_width_need_an_adapter_of_their_own(expert, world, t
 def other_width(world: Path, folder: Path) -> Path:
     """The world's videos with features and S-tokens of width 12."""
     reader = ShardReader(world / "videos")
-    made = {"spatial": "2x3", "spatial_count": 6, "spatial_source": "test", "width": 12}
-    with ShardWriter(folder, replace(reader.header, **made)) as writer:
+    with ShardWriter(folder, replace(reader.header, **STORED, width=12)) as writer:
         for found in map(reader.read, reader.ids):
             features = np.pad(found.features, ((0, 0), (0, 4)))
             writer.add(replace(found, features=features, spatial=features[:6]))
@@ -427,7 +469,7 @@ def test_multiple_choice_is_learned_by_letter_and_grounded_by_its_question(modul
     assert all("why does it sing?" in turn.question and "A. a dog\nB. a cat" in turn.question for turn in turns)
     assert dialogue.writer.asked(query) == [Turn(wording, task="qa")]
     grounded = replace(query, task="grounded_qa", events=(Event(1, 2),))
-    when = Turn("During which frames does why does it sing? happen?", task="grounded_qa")
+    when = Turn("During which frames why does it sing? happen?", task="grounded_qa")
     assert dialogue.writer.asked(grounded) == [Turn(wording, task="qa"), when]
     dialogue.writer.one_prompt = True
     (both,) = dialogue.writer.asked(grounded)
@@ -471,6 +513,18 @@ def test_shipped_configs_hold_the_published_values(parsing_only):
     assert (str(tuned["model"]["init_args"]["previous"]), tuned["trainer"]["max_epochs"]) == ("runs/videoexpert", 3)
     changed = {"previous": tuned["model"]["init_args"]["previous"]}
     assert tuned["model"]["init_args"] == model | changed
+
+
+def test_the_shipped_mixture_is_that_of_table_1(parsing_only):
+    """With the published numbers of records; and nothing in it asks what happens at some time."""
+    files = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("videoexpert/pretrain", "data/videoexpert")]
+    sources = {Path(source.shards).parent.name: source for source in TrainingCLI(files).config["data"]["train"]}
+    records = {"internvid": 107_300, "activitynet": 10_009, "nextqa": 34_132}
+    samples = {"internvid": 107_300, "activitynet": 28_200, "nextqa": 35_100}
+    assert sources.keys() == records.keys()
+    for name, source in sources.items():
+        assert Part(records[name], source.weight).draws == pytest.approx(samples[name], rel=0.003)
+    assert [source.queries.name for source in sources.values()] == ["events.jsonl", "events.jsonl", "train.jsonl"]
 
 
 def test_the_shipped_configs_train_the_tiny_model_one_after_the_other(runs, llm, world, shards, tmp_path):

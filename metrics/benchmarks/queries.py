@@ -8,6 +8,7 @@ from metrics.benchmarks.formats.files import FileError, by_id, each, need
 from metrics.benchmarks.formats.stories import event_window
 from metrics.benchmarks.result import Job, Result
 from metrics.dense_captioning import localization_rows, localization_summary, video_soda_d
+from metrics.dialogue import dialogue_bleu, dialogue_counts, dialogue_rows
 from metrics.grounded_qa import grounded_qa_rows
 from metrics.grounding import grounding_rows
 from metrics.highlights import highlight_rows, highlight_scores
@@ -44,6 +45,16 @@ class Asked:
             return []
         spans = [span[:width] for span in self.answer["spans"]]
         return None if not spans and self.answer.get("rule", "") is None else spans
+
+    @property
+    def said(self) -> list[str]:
+        """The answers to the questions of a dialogue."""
+        return list(self.answer.get("answers") or [self.answer.get("answer", "")]) if self.answer else []
+
+    @property
+    def references(self) -> list[str]:
+        """What the questions of a dialogue should be answered."""
+        return [turn["answer"] for turn in self.query["turns"]]
 
     @property
     def choice(self) -> tuple | None:
@@ -118,6 +129,12 @@ def dense_captioning(asked: Sequence[Asked]) -> Scored:
     return rows, report(predicted)
 
 
+def dialogue(asked: Sequence[Asked]) -> Scored:
+    """Words shared with the reference answers; those of all together are in ``score_queries``."""
+    said, references = [item.said for item in asked], [item.references for item in asked]
+    return dialogue_rows(said, references), dialogue_counts(said, references)
+
+
 def choices(asked: Sequence[Asked]) -> Scored:
     """Accuracy."""
     rows = [{"Acc": 100.0 * (item.choice[0] == item.choice[1])} for item in asked]
@@ -145,6 +162,7 @@ TASKS: dict[str, tuple[Callable[[Sequence[Asked]], Scored], Callable[[Mapping], 
     "tvsum": (labelled("tvsum"), lambda query: is_labelled(query, "tvsum")),
     "youtube_highlights": (labelled("youtube_highlights"), lambda query: is_labelled(query, "youtube_highlights")),
     "dense_captioning": (dense_captioning, lambda query: query["task"] == "dense_captioning"),
+    "dialogue": (dialogue, lambda query: has_references(query)),
     "qa": (choices, lambda query: query["task"] == "qa" and query.get("answer") is not None),
     "grounded_qa": (evidence, lambda query: query["task"] == "grounded_qa"),
 }
@@ -159,6 +177,11 @@ def is_moment(query: Mapping) -> bool:
 def is_labelled(query: Mapping, source: str) -> bool:
     """True for a video of a data set of labelled clips."""
     return query["task"] == "highlights" and query.get("source") == source
+
+
+def has_references(query: Mapping) -> bool:
+    """True for a dialogue whose answers are known."""
+    return query["task"] == "dialogue" and all(turn.get("answer") is not None for turn in query["turns"])
 
 
 def score_queries(pairs: Sequence[tuple[Mapping, Mapping | None]]) -> Result:
@@ -183,7 +206,10 @@ def score_queries(pairs: Sequence[tuple[Mapping, Mapping | None]]) -> Result:
             rows[item.query["id"]] |= {f"{task}/{name}": value for name, value in row.items()}
         counts |= {f"{task}/{name}": value for name, value in noticed.items()}
     answered = {item.query["id"] for item in asked if item.answer is not None}
-    return Result(rows, counts, summary, answered=answered)
+    talks = [item for item in asked if has_references(item.query)]
+    grams = dialogue_bleu([item.said for item in talks], [item.references for item in talks])
+    whole = {f"dialogue/{name}": value for name, value in grams.items()}
+    return Result(rows, counts, summary, whole, answered=answered)
 
 
 def summary(means: Mapping[str, float]) -> dict[str, float]:

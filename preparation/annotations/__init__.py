@@ -19,6 +19,7 @@ READERS = {
     "plain": "this project's own jsonl, one query a line, checked",
     "qvhighlights": "QVHighlights: highlight_{train,val,test}_release.jsonl",
     "tvsum": "TVSum: clips scored by 20 annotators",
+    "video_chatgpt": "Video-ChatGPT's benchmark of dialogue: generic_qa.json, temporal_qa.json, consistency_qa.json",
     "vtimellm": "VTimeLLM's released dialogues: stage2.json, stage3.json",
     "youcook2": "YouCook2: youcookii_annotations_trainval.json, or the layout of ActivityNet Captions",
     "youtube_highlights": "YouTube Highlights: clips that are highlights or not",

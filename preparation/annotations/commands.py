@@ -20,12 +20,15 @@ def annotations(
     subset: str | None = None,
     prompts: Literal["published", "meco"] | None = None,
     filter: Literal[tuple(FILTERS)] | None = None,
+    longest_s: float | None = None,
     shards: Path | None = None,
+    clips: Path | None = None,
+    videos: Path | None = None,
     hold_out: int = 0,
     on_error: OnError = "fail",
     repair: bool = False,
 ) -> None:
-    """Convert a published annotation file into queries.
+    """Convert a published annotation file into queries, and perhaps into the list of clips to extract.
 
     Args:
         name: dataset.
@@ -34,10 +37,13 @@ def annotations(
         tasks: what to make of described events (activitynet, youcook2, didemo).
         durations: file with the length of each video (charades_sta, didemo, internvid, nextqa).
         grounding: file with the moments (nextgqa).
-        subset: training or validation (youcook2).
+        subset: training or validation (youcook2); generic, temporal or consistency (video_chatgpt).
         prompts: whose questions (et_instruct, etbench); ``meco`` asks without a format for times.
         filter: a paper's rule for choosing training data.
+        longest_s: cut longer videos into clips of several events (internvid).
         shards: hold the queries against the features in this folder: there, as long as annotated, times inside.
+        clips: jsonl to write for ``features --videos``: the file of each video, and which part of it is meant.
+        videos: folder or list of the files, for the clips; without it they lie beside the list, or are yet to come.
         hold_out: questions for `data.val`, about videos that are left out of the output; they go into a file beside
             it, `stage2.val.jsonl` for `stage2.jsonl`.
         on_error: stop at the first record that cannot be used, or skip and count it.
@@ -45,11 +51,14 @@ def annotations(
             and count them, in place of refusing them.
     """
     from datamodules.query_files import write_queries
+    from preparation.annotations.clips import write_clips
     from preparation.annotations.conversion import convert
     from preparation.annotations.holding_out import hold_out as hold_out_questions
 
     options = {"tasks": tasks, "durations": durations, "grounding": grounding, "subset": subset}
-    options |= {"prompts": prompts, "repair": repair or None}
+    options |= {"prompts": prompts, "longest_s": longest_s, "repair": repair or None}
+    if videos and not clips:
+        raise ValueError("--videos is for --clips, the list of clips to write; features of the videos are --shards")
     converted = convert(name, input, on_error, shards, filter, **options)
     queries, rows = converted.queries, converted.rows()
     if hold_out:
@@ -58,6 +67,9 @@ def annotations(
         rows += [("held out: questions for data.val", len(asked)), ("left to train on", len(queries))]
     write_queries(output, queries)
     print_table(f"{name} annotations", ("written to", str(output)), rows)
+    if clips:
+        counts = write_clips(clips, converted.queries, videos, on_error)
+        print_table("clips for features --videos", ("written to", str(clips)), counts.items())
     print_written(output)
 
 

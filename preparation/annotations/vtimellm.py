@@ -7,14 +7,15 @@ Shape suffixes: T frames, D feature width.
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.markup import VIDEO
 from datamodules.records import FeatureHeader
-from datamodules.schema import Query, Turn, Video
+from datamodules.schema import Part, Query, Turn, Video
 from datamodules.skips import OnError, SkippedFiles, Skips
 from preparation.annotations.files import REPAIRED, Records, repaired
 from preparation.features.decoding import Sampling
@@ -34,8 +35,9 @@ def read(path: Path, on_error: OnError = "fail", repair: bool = False) -> tuple[
     """Read dialogues.
 
     Text is kept byte for byte; only ``<video>`` and the newline behind it are taken off the first question, where the
-    prompt puts them back. Every turn gets the times of all markers of its sample, because the official code replaces
-    each marker in all turns. A ``<LOC>`` in an answer becomes markers too, so that any localizer can write its time.
+    prompt puts them back. ``meta.split`` becomes the part of the file that a clip is. Every turn gets the times of all
+    markers of its sample, because the official code replaces each marker in all turns. A ``<LOC>`` in an answer becomes
+    markers too, so that any localizer can write its time.
 
     Args:
         path: the published json.
@@ -62,11 +64,12 @@ def read(path: Path, on_error: OnError = "fail", repair: bool = False) -> tuple[
     for number, sample in enumerate(samples):
         try:
             texts, drops = _texts(sample["conversations"])
-            duration_s, times, mended = _times(_marked(sample.get("meta") or {}, texts), repair)
-            turns = [Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2)]
-            name = f"{sample['id']}#{number}"
-            source = sample.get("source") or ""
-            queries.append(Query(name, sample["id"], "dialogue", "", (), tuple(turns), duration_s, source=source))
+            meta = sample.get("meta") or {}
+            part = _part(sample["id"], meta)
+            duration_s, times, mended = _times(_marked(meta, texts), part, repair)
+            turns = tuple(Turn(texts[k], texts[k + 1], times=times) for k in range(0, len(texts), 2))
+            about = {"duration_s": duration_s, "source": sample.get("source") or "", "part": part}
+            queries.append(Query(f"{sample['id']}#{number}", sample["id"], "dialogue", turns=turns, **about))
             dropped.update([*drops, *mended])
         except (KeyError, TypeError, AttributeError) as error:
             skips.add(f"{path}, sample {number}", "sample of another layout", repr(error))
@@ -117,9 +120,22 @@ def _marked(meta: Mapping, texts: list[str]) -> Mapping:
     return {**meta, "token": token}
 
 
-def _times(meta: Mapping, repair: bool) -> tuple[float | None, dict[str, float], list[str]]:
+def _part(video: str, meta: Mapping) -> Part | None:
+    """Where the clip of a sample lies in its file. Errors read ``reason: detail``."""
+    if (split := meta.get("split")) is None:
+        return None
+    try:
+        start_s, end_s = split
+        return Part(video, float(start_s), float(end_s))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"split is no span of the file: {split!r} ({error})") from None
+
+
+def _times(meta: Mapping, part: Part | None, repair: bool) -> tuple[float | None, dict[str, float], list[str]]:
     """Duration and marker -> seconds of a sample, and what was mended. Errors read ``reason: detail``."""
     duration_s, times = meta.get("duration"), dict(meta.get("token") or {})
+    if part and duration_s is None:
+        duration_s = part.end_s - part.start_s
     if not times:
         return duration_s, {}, []
     if duration_s is None:
@@ -147,6 +163,14 @@ def _mend(times: dict[str, float], duration_s: float) -> list[str]:
     return mended
 
 
+@dataclass(frozen=True)
+class Packed(Summary):
+    """What became of a folder of arrays."""
+
+    nominal: int = 0
+    """Videos that were written with a nominal length."""
+
+
 def pack(
     features: Path,
     durations: Mapping[str, float],
@@ -154,17 +178,21 @@ def pack(
     encoder: str = "openai/clip-vit-large-patch14",
     sampling: Sampling = Sampling(frames=100),  # noqa: B008  (frozen)
     on_error: OnError = "fail",
-) -> Summary:
+    untimed: Collection[str] = (),
+    nominal_s: float = 100.0,
+) -> Packed:
     """Put a folder of ``<id>.npy`` files into shards; run it again after an interruption and it goes on.
 
     Args:
         features: folder of (T, D) arrays, or (D,) for an image. Ids may hold slashes (subfolders).
-        durations: see ``preparation.annotations.durations``.
+        durations: video id -> seconds, see ``preparation.annotations.durations``.
         output: folder of the shards. What was skipped is also written to its ``skipped.jsonl``.
         encoder: what made the features.
         sampling: how the frames were chosen. Where each frame lies follows from it: frame k of N at k/(N-1) of the
             duration (the last frame of a file begins a little before its end, which the arrays do not tell).
         on_error: ``fail`` at the first file that cannot be used, or ``skip`` and count it.
+        untimed: videos whose length nobody knows and of which no record names a time.
+        nominal_s: length that is written for them; a query about a time of them is refused later.
 
     Raises:
         ValueError: no file, or (``fail``) naming the file and what is wrong.
@@ -176,7 +204,7 @@ def pack(
     Skips(on_error)  # refuse an unknown policy before anything is written
     preprocessing = Preprocessing(224, 224, CLIP_MEAN, CLIP_STD)
     header = FeatureHeader(encoder, PROJECTED, str(preprocessing), str(sampling), _width(files))
-    present = 0
+    present = nominal = 0
     with ShardWriter(output, header) as writer:
         skips = SkippedFiles(on_error, Path(output) / "skipped.jsonl")
         for file in files:
@@ -185,13 +213,15 @@ def pack(
                 present += 1
                 continue
             try:
-                record = _video(video, file, durations.get(video), sampling)
+                duration_s = nominal_s if video in untimed else durations.get(video)
+                record = replace(_video(video, file, duration_s, sampling), nominal=video in untimed)
                 header.check_video(record)
             except (ValueError, EOFError) as error:
                 skips.add(str(file), "features cannot be used", str(error))
             else:
                 writer.add(record)
-        return Summary(writer.added, present, tuple(skips.entries))
+                nominal += record.nominal
+        return Packed(writer.added, present, tuple(skips.entries), nominal=nominal)
 
 
 def _width(files: list[Path]) -> int:
@@ -205,7 +235,9 @@ def _width(files: list[Path]) -> int:
 def _video(video: str, file: Path, duration_s: float | None, sampling: Sampling) -> Video:
     """The Video of one .npy file."""
     if duration_s is None:
-        raise ValueError("its duration is not known; add it to the durations file")
+        raise ValueError(
+            "its duration is not known; name a file that has it, or has records without times, in --durations"
+        )
     array = np.lib.format.open_memmap(file, mode="r")  # refuses pickles
     if duration_s == 0 and array.ndim == 1:
         array = array[None]

@@ -2,29 +2,24 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from command_line.tables import console, print_made
+from command_line.tables import print_made
 from datamodules.names import VideoNames
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Query
 from datamodules.skips import OnError, SkippedFiles
 from preparation.captioning.asking import Asker
 from preparation.captioning.cache import AnswerCache
-from preparation.captioning.endpoint import Client, Endpoint, Unanswered
+from preparation.captioning.endpoint import Client, Endpoint
 from preparation.captioning.jobs import Job, detail_job, dialogue_jobs, moments, with_details
-from preparation.captioning.planning import plan, print_estimate, print_plan, progress_bar, spent
+from preparation.captioning.planning import spent
+from preparation.captioning.running import run_jobs
 from preparation.features.decoding import Source, find_sources
 from preparation.summary import print_skipped
-
-MEASURED = 8
-"""The estimate comes after so many results, or after one for each thread."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ class Pipeline:
         jobs = make_jobs(queries, skips, text, stop)
         with closing(AnswerCache(self.cache or output.with_suffix(".requests.jsonl"))) as cache:
             asker = Asker(cache)
-            results = self._run(list(jobs.values()), asker, skips, stop)
+            results = run_jobs(list(jobs.values()), asker, skips, stop, self.concurrency, self.only_estimate)
         print_skipped(skips.entries)
         if self.only_estimate:
             return
@@ -147,34 +142,6 @@ class Pipeline:
         about = {"queries read": len(queries), "queries written": len(written), "made by models": len(results)}
         about |= spent(asker, {id(client): client for client in clients}.values())
         print_made("captions", output, about | skips.counts | {"requests and answers": cache.path})
-
-    def _run(self, jobs: list[Job], asker: Asker, skips: SkippedFiles, stop: threading.Event) -> dict[int, Any]:
-        """Number of a job -> its result, where it has one."""
-        found = plan(jobs, asker)
-        print_plan(jobs, found)
-        measured = min(max(MEASURED, self.concurrency), len(found.todo))
-        todo = found.todo[:measured] if self.only_estimate else found.todo
-        started, results = time.monotonic(), found.results
-        with ThreadPoolExecutor(self.concurrency) as pool, progress_bar("asking", len(todo)) as advance:
-            futures = {pool.submit(jobs[number].run, asker.ask): number for number in todo}
-            try:
-                for count, future in enumerate(as_completed(futures), 1):
-                    number = futures[future]
-                    try:
-                        results[number] = future.result()
-                    except Unanswered as error:
-                        skips.add(jobs[number].where, error.reason, error.detail)
-                    advance()
-                    if count == measured:
-                        print_estimate(jobs, found, asker, measured, time.monotonic() - started)
-            except BaseException as error:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                if isinstance(error, KeyboardInterrupt):
-                    console.print("waiting for the answers on their way")
-                    raise ValueError(f"interrupted; run again to go on, {asker.cache.path} has it all") from None
-                raise
-        return results
 
 
 def _missing(query: Query, tasks: Collection[str] | None) -> list[int]:

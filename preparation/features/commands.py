@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from command_line.tables import print_table
 from datamodules.skips import OnError
@@ -74,29 +74,33 @@ def features(
 
 def pack(
     features: Path,
-    durations: Path,
+    durations: Path | list[Path],
     output: Path,
     encoder: str = "openai/clip-vit-large-patch14",
     sampling: str = "uniform 100",
+    nominal_s: PositiveFloat = 100.0,
     on_error: OnError = "fail",
 ) -> None:
     """Put published features, one .npy a video, into shards.
 
     Args:
         features: folder of ``<id>.npy``.
-        durations: file that knows how long each video is (vtimellm, activitynet, our jsonl, csv, {video: seconds}).
+        durations: files that know how long videos are (vtimellm, activitynet, our jsonl, csv, {video: seconds}).
         output: folder of the shards.
         encoder: what made the features.
         sampling: how the frames were chosen, ``uniform 100`` or ``1.0 fps``.
+        nominal_s: length of a video of which none is known, where no record in these files names a time of it.
         on_error: stop at the first file that cannot be used, or skip and count it.
     """
     from preparation.annotations import vtimellm
-    from preparation.annotations.durations import read_durations
+    from preparation.annotations.durations import read_lengths
     from preparation.features.decoding import Sampling
 
     rule = Sampling.parse(sampling)
-    summary = vtimellm.pack(features, read_durations(durations), output, encoder, rule, on_error)
-    print_features(output, summary, {})
+    lengths = read_lengths(durations if isinstance(durations, list) else [durations])
+    settings = encoder, rule, on_error, lengths.untimed, nominal_s
+    summary = vtimellm.pack(features, lengths.known, output, *settings)
+    print_features(output, summary, {f"lengths not known, no times, called {nominal_s:g} s": summary.nominal})
 
 
 def verify(shards: Path) -> int:

@@ -16,6 +16,7 @@ def synthetic(
     val: NonNegativeInt = 20,
     test: NonNegativeInt = 100,
     frames: int = 32,
+    spatial: str | None = None,
 ) -> None:
     """Write the made-up world of the quickstart: shards of features and annotation files.
 
@@ -28,11 +29,18 @@ def synthetic(
         val: validation videos.
         test: test videos.
         frames: frames of a video.
+        spatial: also the videos with S-tokens, for example ``2x4``, and questions that only these answer.
     """
+    from datamodules.spatial_compression import Compression
+    from preparation.world.bystanders import write_bystanders
     from preparation.world.synthetic import World, write_world
 
+    compression = Compression.parse(spatial) if spatial else None
     sizes = {"images": images, "train": train, "val": val, "test": test}
-    write_world(output, World(seed=seed, difficulty=difficulty, frames=frames), **sizes)
+    world = World(seed=seed, difficulty=difficulty, frames=frames)
+    write_world(output, world, **sizes)
+    if compression:
+        write_bystanders(output, world, compression)
     print_made("synthetic world", output, sizes)
 
 

@@ -193,7 +193,6 @@ class World:
         return Query(f"{video.id}.dialogue", video.id, "dialogue", turns=turns, duration_s=video.duration_s)
 
     def _rng(self, *key) -> np.random.Generator:
-        """A generator for each purpose, so that no part of the world depends on how many others were made."""
         return generator(self.seed, *key)
 
     def _look(self, combination: tuple[int, ...], unnamed: int) -> np.ndarray:

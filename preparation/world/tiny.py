@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from models.checkpoints import readable
+
 PIECE = r"\d\d|\d|[^\W\d_]+|\n|[^\w\s]|_"
 """A token: two digits, one digit, a word, a newline, or one other character."""
 
@@ -85,6 +87,7 @@ def tiny_lm(vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, 
 def save_tiny_lm(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write a checkpoint folder that the ``from_pretrained`` of transformers reads."""
     model.save_pretrained(folder)
+    readable(Path(folder) / "model.safetensors")
     tokenizer.save_pretrained(folder)
 
 
@@ -116,4 +119,5 @@ def tiny_clip(folder: Path, width: int = 64, seed: int = 0) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    readable(Path(folder) / "model.safetensors")
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)

@@ -11,9 +11,10 @@ from asking.features import FeatureCache
 from asking.questions import about, description, from_file, moment, of_a_window, question
 from asking.videos import cost, find_videos, footage
 from asking.windows import Windows, together
+from datamodules.prediction import Prediction
 from datamodules.query_files import write_queries
 from datamodules.records import FeatureHeader
-from datamodules.schema import Event, Prediction, Query, Turn, Video
+from datamodules.schema import Event, Query, Turn, Video
 from preparation.features.decoding import Sampling
 
 

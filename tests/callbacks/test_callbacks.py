@@ -15,7 +15,8 @@ from callbacks.skipped import SkippedData
 from callbacks.step_log import StepLog
 from callbacks.throughput import Throughput
 from callbacks.training_data import TrainingData, leakage
-from datamodules.schema import Event, Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Event, Query
 from localizers.text_timestamps import TextTimestamps
 
 

@@ -1,6 +1,7 @@
 """From annotations to tokens: wording, labels, splicing, batches."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -12,12 +13,15 @@ from datamodules.chat import IGNORE, ChatEncoder, chat_format
 from datamodules.dialogue import Dialogue
 from datamodules.schema import Event, Query, Turn, Video
 from datamodules.templates import questions
+from datamodules.turns import TurnWriter
 from localizers import TextTimestamps
 from models.checkpoints import load_tokenizer
 
 EVENTS = tuple(
     Event(10.0 * i, 10.0 * i + 5, f"a red robot {verb}") for i, verb in enumerate(("jumps", "sings", "digs"))
 )
+
+FIND = Query("f", "v", "grounding", "a red robot jumps", (EVENTS[0],))
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,24 @@ def video(frames: int, name: str = "v") -> Video:
 def test_every_task_has_ten_paraphrases_and_a_wording_for_evaluation(task):
     assert len(set(questions(task, "vtimellm"))) >= 10
     assert len(questions(task, "vtimellm_eval")) == 1
+
+
+def test_a_style_may_introduce_the_video(llm, dialogue):
+    """Box 2 of VTimeLLM; the number of frames is the video's, and only the first question is behind it."""
+    tokenizer = load_tokenizer(llm)
+    tokenizer.add_tokens(["This is a video with", "frames: "])
+    paper = Dialogue(tokenizer, chat_format("vicuna_v1"), TextTimestamps(), style="vtimellm_paper")
+    assert paper.writer.question(FIND) == dialogue.writer.question(FIND), "the questions are VTimeLLM's"
+    ids = paper.prompt(FIND, video(12)).prefix_ids
+    assert tokenizer.decode(ids[:-12]).replace(" ", "").endswith(":Thisisavideowith12frames:")
+    turns = (Turn("<video>\nWhat is it?", "A robot."), Turn("And what else?", "Nothing."))
+    talk = Query("t", "v", "dialogue", turns=turns)
+    example = paper.example(talk, video(12), Random(0))
+    assert tokenizer.decode(example.input_ids).count("This is a video with") == 1
+    bare = dialogue.example(talk, video(12), Random(0))
+    assert (example.labels != IGNORE).sum() == (bare.labels != IGNORE).sum()
+    own = Query("o", "v", "dialogue", turns=(Turn("Look at <video> first. What is it?", "A robot."),))
+    assert "This is a" not in tokenizer.decode(paper.example(own, video(12), Random(0)).input_ids)
 
 
 def test_unknown_styles_and_formats_list_the_known_ones():
@@ -96,6 +118,38 @@ def test_long_dialogues_are_cut_and_counted(dialogue, llm):
 def test_grounding_is_asked_as_published(dialogue):
     query = Query("q", "v", "grounding", text="  A Robot jumps.. ", events=EVENTS[:1])
     assert dialogue.writer.question(query).question == "During which frames can we see a robot jumps.?"
+
+
+@pytest.mark.parametrize("style", ["vtimellm", "videoexpert", "meco", "quickstart", "sentence"])
+def test_a_sentence_is_written_in_training_as_it_is_asked(style):
+    """Lower-cased, or in MeCo's style with its capitals."""
+    writer, query = TurnWriter(style), Query("q", "v", "grounding", text="A Robot jumps.", events=EVENTS[:1])
+    written = "A Robot jumps" if style == "meco" else "a robot jumps"
+    assert written in writer.question(query).question
+    asked = {turn.question for seed in range(50) for turn in writer.turns(query, Random(seed))}
+    assert all(written in question for question in asked)
+    events = replace(query, task="events", text="", events=(replace(EVENTS[0], caption="A Robot jumps."),) * 2)
+    turns = [turn for seed in range(50) for turn in writer.turns(events, Random(seed)) if turn.task == "grounding"]
+    assert turns and all(written in turn.question and turn.topic == "A Robot jumps" for turn in turns)
+
+
+def test_the_paper_s_wording_of_videoexpert():
+    query = Query("q", "v", "grounding", text="A man opens the door.", events=EVENTS[:1])
+    asked = "During which frames a man opens the door happen?"
+    assert TurnWriter("videoexpert").question(query).question == asked
+    assert asked in {TurnWriter("videoexpert").turns(query, Random(seed))[0].question for seed in range(50)}
+
+
+def test_times_of_a_video_without_a_known_length_are_refused(dialogue):
+    """It was packed with a nominal one, which serves dialogues without times."""
+    unknown = replace(video(4), nominal=True)
+    talk = Query("t", "v", "dialogue", turns=(Turn("what?", "a robot."),))
+    assert len(dialogue.example(talk, unknown, Random(0)).features) == 4
+    timed = replace(talk, turns=(Turn("when?", "from <s0> to <e0>.", times={"<s0>": 1, "<e0>": 2}),))
+    for query in (timed, Query("g", "v", "grounding", text="x", events=EVENTS[:1], duration_s=40.0)):
+        for make in (lambda q: dialogue.example(q, unknown, Random(0)), lambda q: dialogue.prompt(q, unknown)):
+            with pytest.raises(ValueError, match=f"query {query.id}: it is about times of video v, which was packed"):
+                make(query)
 
 
 def test_training_material_cannot_be_asked(dialogue):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from datamodules.names import VideoNames
+from datamodules.opening import open_sources
 from datamodules.records import FeatureHeader
 from datamodules.schema import Video
 from datamodules.shards import ShardReader
-from datamodules.sources import Source, open_sources
+from datamodules.sources import Source
+from datamodules.splicing import Splicer
 from preparation.annotations.conversion import convert
 from preparation.features.decoding import find_sources
 from preparation.features.shard_writer import ShardWriter
@@ -94,11 +96,11 @@ def test_a_name_without_its_folder_is_found_or_refused(shards, tmp_path):
     record = {"id": "q", "task": "grounding", "text": "x", "events": [{"start_s": 1, "end_s": 2}]}
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(record | {"video": "ab.c_1.0_2.0"}))
-    (((reader, query),),), _ = open_sources([Source(str(shards), path)], "fail")
+    (((reader, query),),), _ = open_sources([Source(str(shards), path)], Splicer(0).reads, "fail")
     assert (reader.read(query.video).id, reader.shard_of(query.video)) == ("queryd/ab.c_1.0_2.0", 0)
     path.write_text(json.dumps(record | {"video": "s1"}))
     with pytest.raises(ValueError, match=r"q.jsonl: query 'q' .* may be 'queryd/s1' or 'tacos/s1'.*on_error: skip"):
-        open_sources([Source(str(shards), path)], "fail")
+        open_sources([Source(str(shards), path)], Splicer(0).reads, "fail")
     with pytest.raises(ValueError, match="has no video 's1' .3 others.|may be 'queryd/s1' or 'tacos/s1'"):
         ShardReader(shards).read("s1")
 

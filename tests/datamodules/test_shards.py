@@ -229,6 +229,25 @@ def test_headers_with_the_same_weights_may_differ_in_name():
         here.check_same(replace(there, encoder_sha256=""))
 
 
+def test_only_what_is_read_of_a_header_is_compared():
+    """S-tokens are the same, stored or made of stored patches; what nobody reads makes no difference."""
+    made = {"patches": "projected", "patch_count": 9, "patch_width": HEADER.width, "cls_attention": "layer 1 of 2"}
+    source = "projected; layer 1 of 2"
+    stored = replace(HEADER, spatial="2x3", spatial_count=6, spatial_source=source)
+    patches = replace(HEADER, **made)
+    for one, other in ((HEADER, stored), (HEADER, patches), (patches, stored)):
+        one.read_as().check_same(other.read_as())
+    patches.read_as(spatial="2x3").check_same(stored.read_as(spatial="2x3"))
+    patches.read_as(patches=True).check_same(replace(patches, cls_attention="").read_as(patches=True))
+    with pytest.raises(ValueError, match="spatial_source: 'projected; layer 1 of 2' .* 'projected; layer 2 of 2'"):
+        other = replace(patches, cls_attention="layer 2 of 2")
+        stored.read_as(spatial="2x3").check_same(other.read_as(spatial="2x3"))
+    with pytest.raises(ValueError, match="patches: 'projected' .*patch_count: 9 .* 0"):
+        patches.read_as(patches=True).check_same(HEADER.read_as(patches=True))
+    with pytest.raises(ValueError, match="sampling: "):
+        patches.read_as().check_same(replace(HEADER, sampling="1.0 fps").read_as())
+
+
 def test_no_index(tmp_path):
     for function in (ShardReader, verify):
         with pytest.raises(FileNotFoundError, match="index.json is missing"):

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import evaluate
+from datamodules.prediction import Prediction, Strip
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import write_queries
-from datamodules.schema import Event, Prediction, Query, Strip
+from datamodules.schema import Event, Query
 from reports.recall import recalls
 
 

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from datamodules.schema import Event, Prediction, Query
+from datamodules.prediction import Prediction
+from datamodules.schema import Event, Query
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from metrics.benchmarks.benchmarks import score
 from preparation.annotations import reader

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.clip import Clip
-from datamodules.schema import Event, Prediction, Query, Turn
+from datamodules.prediction import Prediction
+from datamodules.schema import Event, Query, Turn
 from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from localizers import StructuralTokens, TemporalExpert, TextTimestamps
 from localizers.answer import Answer

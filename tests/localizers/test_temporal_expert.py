@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from datamodules.clip import Clip
+from datamodules.rendered import Unsayable
 from datamodules.schema import Event, Query, Turn
 from localizers import TemporalExpert
 from localizers.answer import Answer
@@ -42,10 +43,10 @@ def test_a_dense_caption_has_one_loc_an_event():
 
 def test_times_of_questions_are_seconds_and_spans_of_answers_are_locs():
     times = {"<s0>": 1.0, "<e0>": 12.0, "<s1>": 20.25, "<e1>": 30.0}
-    answer = "From <s0> to <e0>, he runs. He sits between <s1> and <e1>, or <s1>-<e1>; it ends at <e1>."
+    answer = "From <s0> to <e0>, he runs. He sits between <s1> and <e1>, or <s1>-<e1>."
     rendered = render(Turn("What from <s0> to <e0>?", answer, times=times))
     assert rendered.question == "What from 1.0s to 12.0s?"
-    assert rendered.answer == "During <LOC>, he runs. He sits during <LOC>, or <LOC>; it ends at 30.0s."
+    assert rendered.answer == "During <LOC>, he runs. He sits during <LOC>, or <LOC>."
     assert [target.foreground.tolist() for target in rendered.targets] == [
         [True, False, False, False],
         [False, False, True, False],
@@ -129,6 +130,24 @@ def test_without_any_loc_terms_are_zero_and_reach_head_and_states():
     assert states.grad is not None
 
 
+def test_a_saturated_head_is_told(recwarn):
+    """All offsets at 0: the GIoU term is 1 and stays so."""
+    targets = render(Turn("?", task="grounding", events=(DOG,))).targets
+    labels = torch.tensor([[-100] * 5 + [9]])
+    frame_mask = torch.tensor([[False, True, True, True, True, False]])
+    batch = SimpleNamespace(
+        labels=labels, frame_mask=frame_mask, feature_mask=torch.ones(1, 4, dtype=torch.bool), targets=((targets,),)
+    )
+    localizer, states = TemporalExpert(), {"after_norm": torch.ones(1, 6, 8)}
+    head = localizer.head(8)
+    localizer.loss(head, states, batch, {LOC: 9})
+    assert not recwarn
+    torch.nn.init.constant_(head.boundary.layers[2].bias, -30.0)
+    with pytest.warns(UserWarning, match="every offset of the temporal head is saturated .* optimization.head_lr"):
+        terms = localizer.loss(head, states, batch, {LOC: 9})
+    assert terms["giou"].item() == pytest.approx(1.0)
+
+
 def test_at_first_a_loc_weighs_as_much_as_a_frame():
     """Otherwise training does not see for long what was asked."""
     torch.manual_seed(0)
@@ -199,14 +218,19 @@ def test_a_dense_caption_keeps_the_order_of_the_answer():
 
 
 def test_a_dialogue_that_names_its_events_in_times_is_learned():
-    """As E.T. Instruct has it: markers in the answer and the same windows as events. Single times stay text."""
+    """As E.T. Instruct has it: markers in the answer and the same windows as events."""
     times = {"<s0>": 2.0, "<e0>": 6.0}
     spans = Turn("q", "It is from <s0> to <e0>. It barks.", "grounding", (Event(2, 6),), "a dog", times)
     rendered = TemporalExpert().render(spans, CLIP, Random(0))
     assert (rendered.answer, len(rendered.targets)) == ("During <LOC>. It barks.", 1)
-    points = Turn("q", "At <s0>, he sits.", times={"<s0>": 2.0})
-    rendered = TemporalExpert().render(points, CLIP, Random(0))
-    assert (rendered.answer, rendered.targets) == ("At 2.0s, he sits.", None)
+
+
+@pytest.mark.parametrize("answer", ["At <s0>, he sits.", "It starts at <s0> and ends at <e0>.", "<s0> to <e1>"])
+def test_an_answer_with_a_single_time_is_never_learned(answer):
+    """It would become seconds, and no time is written as text."""
+    times = {"<s0>": 2.0, "<e0>": 6.0, "<s1>": 3.0, "<e1>": 7.0}
+    with pytest.raises(Unsayable, match="a single time in its answer"):
+        render(Turn("When?", answer, times=times))
 
 
 def test_saliency_at_the_clips_of_a_query():

@@ -85,10 +85,10 @@ def test_missing_models_and_folders_say_what_was_looked_for(tmp_path):
         read_weights(tmp_path)
 
 
-def released(folder, **projector):
+def released(folder, name="vtimellm", **projector):
     """The layout of the released weights, stage 1 only."""
-    (folder / "vtimellm-stage1").mkdir(parents=True)
-    torch.save(projector, folder / "vtimellm-stage1" / "mm_projector.bin")
+    (folder / f"{name}-stage1").mkdir(parents=True)
+    torch.save(projector, folder / f"{name}-stage1" / "mm_projector.bin")
     return folder
 
 
@@ -97,6 +97,32 @@ def test_released_projectors_may_have_any_prefix_but_nothing_else(tmp_path):
     assert sorted(read_weights(released(tmp_path / "good", **keys)).adapter) == ["bias", "weight"]
     with pytest.raises(ValueError, match="does not have: lm_head"):
         read_weights(released(tmp_path / "bad", **keys, **{"lm_head.weight": torch.ones(1)}))
+
+
+def test_of_several_released_models_one_must_be_named(tmp_path):
+    """As they lie in the authors' own folder: two sizes of Vicuna, and ChatGLM3, which is not read here."""
+    for number, name in enumerate(("vicuna-7b", "vicuna-13b", "chatglm3-6b")):
+        values = {"mm_projector.weight": torch.full((4, 2), float(number)), "mm_projector.bias": torch.zeros(4)}
+        released(tmp_path, f"vtimellm-{name}", **values)
+    (tmp_path / "vtimellm-vicuna-7b-stage2").mkdir()  # without its LoRA
+    with pytest.raises(
+        ValueError, match="released weights of 3 models; name one of them: .*chatglm3-6b, .*-vicuna-13b"
+    ):
+        read_weights(tmp_path)
+    found = read_weights(tmp_path / "vtimellm-vicuna-13b")
+    assert found.adapter["weight"].unique().item() == 1
+    assert found.manifest["stage"] == "released stage 1"
+    with pytest.raises(ValueError, match="ChatGLM3 weights are not read here"):
+        read_weights(tmp_path / "vtimellm-chatglm3-6b")
+    with pytest.raises(OSError, match="adapter_config.json"):
+        read_weights(tmp_path / "vtimellm-vicuna-7b")
+
+
+def test_weights_have_the_mode_of_any_new_file(lora, tmp_path):
+    (tmp_path / "new").touch()
+    write_weights(tmp_path / "run", Weights(LinearAdapter(8, 32).state_dict(), [lora], {"stage": "x"}))
+    modes = {path.stat().st_mode for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "new").stat().st_mode}
 
 
 def test_a_pickle_in_released_weights_is_not_run(tmp_path):

@@ -11,8 +11,12 @@ FRAMES = torch.arange(9) < torch.tensor([[9], [5], [1]])
 
 @pytest.fixture
 def head() -> MatchingHead:
+    """One whose last layers are no longer zero, as after some training."""
     torch.manual_seed(0)
-    return MatchingHead(6, head_dim=16, layers=2, attention_heads=4, dropout=0.5).eval()
+    head = MatchingHead(6, head_dim=16, layers=2, attention_heads=4, dropout=0.5).eval()
+    for branch in (head.head.indicator, head.head.boundary):
+        branch.layers[2].reset_parameters()
+    return head
 
 
 @pytest.fixture

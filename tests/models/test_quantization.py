@@ -111,7 +111,6 @@ def test_what_is_learned_of_a_whole_base_can_be_asked_in_eight_bits(runs, capsys
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--model.generation.merge_spatial=true"], "merge_spatial adds an expert to weights"),
         (["--trainer.strategy=fsdp2", "--trainer.devices=2"], "4-bit and 8-bit weights are not split"),
     ],
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules.schema import Event, Prediction, Query, Strip
+from datamodules.prediction import Prediction, Strip
+from datamodules.schema import Event, Query
 from reports.page import Shown, write_page
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (40, 70, 210)}

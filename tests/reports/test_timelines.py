@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from command_line.tables import shown
-from datamodules.schema import Event, Prediction, Query, Strip
+from datamodules.prediction import Prediction, Strip
+from datamodules.schema import Event, Query
 from reports.results import Moment, Moments, answers_table, opacities, printed
 from reports.timelines import PREDICTED, TRUE, draw_timelines
 

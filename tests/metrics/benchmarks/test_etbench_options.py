@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from metrics.benchmarks.files import FileError
 
 from metrics.benchmarks.answers import etbench_events, etbench_windows
 from metrics.benchmarks.benchmarks import score
+from metrics.benchmarks.formats.files import FileError
 from metrics.benchmarks.options import leading_letter, stated_letter
 
 OPTIONS = {"p": 3, "o": ["a dog barks", "a cat", "a man who sings", "a woman"]}

@@ -14,7 +14,7 @@ from datamodules.schema import Event
 from datamodules.shards import ShardReader
 from localizers import TemporalExpert, TextTimestamps
 from preparation.annotations import activitynet, vtimellm
-from preparation.annotations.durations import read_durations
+from preparation.annotations.durations import read_durations, read_lengths
 from preparation.features.decoding import Sampling
 from preparation.features.verification import verify
 
@@ -279,7 +279,7 @@ def test_durations(tmp_path):
     write_queries(tmp_path / "queries.jsonl", queries)
     assert read_durations(tmp_path / "queries.jsonl") == {"v_x": 73.1}
     (tmp_path / "list.jsonl").write_text('{"id": "a", "duration_s": 3}\n{"id": "a", "duration_s": 4}\n')
-    with pytest.raises(ValueError, match="list.jsonl, line 2: 'a' lasts 4 s here and 3 s before"):
+    with pytest.raises(ValueError, match="list.jsonl, line 2: 'a' lasts 4 s here and 3 s before .list.jsonl, line 1"):
         read_durations(tmp_path / "list.jsonl")
     (tmp_path / "list.jsonl").write_text('{"id": "a", "duration_s": "3"}\n')
     with pytest.raises(ValueError, match="line 1: the duration of 'a' is '3'"):
@@ -352,3 +352,32 @@ def test_pack_empty_and_broken_files(tmp_path):
     durations = dict.fromkeys(("z", "empty", "text", "zipped"), 5.0)
     summary = vtimellm.pack(folder, durations, tmp_path / "out", sampling=Sampling(frames=4), on_error="skip")
     assert (summary.written, len(summary.skipped)) == (1, 3)
+
+
+def test_pack_without_a_length_where_no_time_is_named(tmp_path):
+    """As stage 3 of VTimeLLM is released: a third of it are videos without a duration, and dialogues without a time."""
+    stage3, instruct = tmp_path / "stage3.json", tmp_path / "VideoInstruct100K.json"
+    untimed = dialogue("<video>\nWhat is it?", "A dog.") | {"id": "u"}
+    lost = dialogue("<video>\nWhen?", "From <s0> to <e0>.") | {"id": "l", "meta": {"token": {"<s0>": 1, "<e0>": 2}}}
+    stage3.write_text(json.dumps([TIMED | {"id": "t"}, untimed, lost]))
+    instruct.write_text(json.dumps([{"q": "What?", "a": "A dog.", "video_id": "i"}]))
+    found = read_lengths([stage3, instruct])
+    assert found.known == {"t": TIMED["meta"]["duration"]}
+    assert found.untimed == {"u", "i"}
+    folder = arrays(tmp_path / "npy", t=np.ones((4, 6)), u=np.ones((4, 6)), i=np.ones((4, 6)))
+    settings = {"sampling": Sampling(frames=4), "untimed": found.untimed}
+    summary = vtimellm.pack(folder, found.known, tmp_path / "out", **settings)
+    assert (summary.written, summary.nominal) == (3, 2)
+    reader = ShardReader(tmp_path / "out")
+    assert {video: reader.duration_s(video) for video in reader.ids} == found.known | {"u": 100.0, "i": 100.0}
+    assert [reader.read(video).nominal for video in ("t", "u", "i")] == [False, True, True]
+    np.save(folder / "l.npy", np.ones((4, 6)))
+    with pytest.raises(ValueError, match=r"l\.npy: features cannot be used .its duration is not known"):
+        vtimellm.pack(folder, found.known, tmp_path / "out", **settings)
+
+
+def test_two_files_may_not_disagree_about_a_length(tmp_path):
+    (tmp_path / "a.json").write_text('{"v": 3.0}')
+    (tmp_path / "b.json").write_text('{"v": 4.0}')
+    with pytest.raises(ValueError, match=r"b\.json, entry 'v': 'v' lasts 4.0 s here and 3.0 s before .a\.json, entry"):
+        read_lengths([tmp_path / "a.json", tmp_path / "b.json"])

@@ -80,6 +80,7 @@ FIXTURES = {
     "plain": ("a.jsonl", [PLAIN]),
     "qvhighlights": ("a.jsonl", [QVH]),
     "tvsum": ("a.jsonl", [TVSUM]),
+    "video_chatgpt": ("generic_a.json", [{"Q": "What?", "A": "A dog.", "video_name": "v_x"}]),
     "vtimellm": ("a.json", [LLAVA]),
     "youcook2": ("a.json", {"database": {"x": YOUCOOK}}),
     "youtube_highlights": ("a.jsonl", [YOUTUBE]),

@@ -111,7 +111,7 @@ def test_nothing_is_asked_twice(server, run, tmp_path):
 
 
 def test_only_estimate(server, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("preparation.captioning.pipeline.MEASURED", 2)
+    monkeypatch.setattr("preparation.captioning.running.MEASURED", 2)
     status, out = run("details", "--only_estimate", "true", "--concurrency", "1")
     assert (status, len(server.requests)) == (0, 3)  # one clip, asked for by two queries
     assert "2 of 6 results took" in out

@@ -1,0 +1,62 @@
+"""What a model answers to a query, read from its words."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One number a frame, for pictures: the similarity map of a token, or how likely each frame is inside."""
+
+    label: str
+    scores: tuple[float, ...]
+    """(T,)."""
+
+    @classmethod
+    def rounded(cls, label: str, scores: Sequence[float]) -> "Strip":
+        """To a thousandth, which is more than a picture shows."""
+        return cls(label, tuple(round(float(score), 3) for score in scores))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer to one query; one line of ``predictions.jsonl``."""
+
+    query_id: str
+    video: str
+    task: str
+    answer: str
+    """The generated text."""
+    spans: tuple[tuple[float, float, float], ...] = ()
+    """(start_s, end_s, score), best first."""
+    captions: tuple[str, ...] = ()
+    """One a span (dense captioning)."""
+    saliency: tuple[float, ...] = ()
+    """One score a clip of the query's ``clip_s``, or a frame where it has none; empty if the localizer has none."""
+    option: int | None = None
+    """Place of the option that the answer chose, from 0. None: it named none, or the query has none."""
+    rule: str | None = None
+    """The reading rule that matched the answer. None: nothing could be read from it."""
+    answers: tuple[str, ...] = ()
+    """One a question, where several were asked one after the other; ``answer`` has them all."""
+    strips: tuple[Strip, ...] = ()
+    """What pictures show beside the spans; empty if the localizer has none."""
+    confidence: float | None = None
+    """Geometric mean of the probabilities of the answer's tokens (of its first turn), where somebody asked for it."""
+
+    def to_json(self) -> str:
+        """One JSON line; ``strips`` and ``confidence`` are in it where there are any."""
+        record = asdict(self)
+        for name in ("strips", "confidence"):
+            if not record[name]:
+                del record[name]
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Prediction":
+        """The way back. Raises ValueError or TypeError where a line is no prediction."""
+        fields = json.loads(line)
+        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency", "answers")}
+        strips = tuple(Strip(**strip) for strip in fields.get("strips", ()))
+        return cls(**{**fields, **listed, "strips": strips, "spans": tuple(map(tuple, fields.get("spans", ())))})

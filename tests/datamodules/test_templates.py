@@ -9,7 +9,7 @@ from datamodules.templates import FOLDER, questions
 
 TASKS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 STYLES = {"vtimellm", "videoexpert", "meco", "etchat", "sentence"}
-PLACES = {"{caption}", "{text}", "{question}", "{options}", "{options in one line}"}
+PLACES = {"{caption}", "{sentence}", "{text}", "{question}", "{options}", "{options in one line}"}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -20,10 +20,7 @@ Turns = list[tuple[str, str | None]]
 
 
 def chat_format(
-    chat: str | ChatFormat,
-    system: str | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    generates: bool = False,
+    chat: str | ChatFormat, system: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> ChatFormat:
     """A conversation format, with another system text if one is given.
 
@@ -31,10 +28,9 @@ def chat_format(
         chat: a format, the name of one, or ``template``: what the tokenizer's own chat template says.
         system: text in place of the format's own, special tokens included; of ``template`` the words alone.
         tokenizer: of the language model; ``template`` needs it.
-        generates: answers will be generated, which must end.
 
     Raises:
-        ValueError: the name is unknown, the tokenizer has no chat template that can be used, or answers have no end.
+        ValueError: the name is unknown, or the tokenizer has no chat template that can be used.
     """
     if chat == TEMPLATE and tokenizer is not None:
         return from_template(tokenizer, system)
@@ -42,9 +38,13 @@ def chat_format(
         if chat not in CHAT_FORMATS:
             raise ValueError(f"unknown chat format {chat!r}; known: {', '.join([*CHAT_FORMATS, TEMPLATE])}")
         chat = CHAT_FORMATS[chat]
-    if generates and chat.asks and not chat.end:
-        raise ValueError(f"chat format {chat.name!r} has no end token, so no answer would ever end; name another")
     return chat if system is None else replace(chat, system=system)
+
+
+def check_end(chat: ChatFormat) -> None:
+    """Raise ValueError if a language model that was trained in a format would not know when an answer ends."""
+    if chat.asks and not chat.end:
+        raise ValueError(f"chat format {chat.name!r} has no end token, so no answer would ever end; name another")
 
 
 def asking_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:

@@ -13,7 +13,6 @@ class Baseline(VideoLanguageModule):
 
     def check_previous(self, weights: Weights) -> None:
         """Refuse a localizer that needs a language model, a tuned one, and settings that are about one."""
-        super().check_previous(weights)
         if self.localizer.generates:
             raise ValueError(f"{type(self.localizer).__name__} needs a language model; Baseline takes SentenceMatching")
         if weights.loras:
@@ -21,6 +20,7 @@ class Baseline(VideoLanguageModule):
         for name in ("spatial", "gradient_checkpointing", "quantization"):
             if getattr(self, name):
                 raise ValueError(f"the baseline has frames and words alone: leave {name} out")
+        super().check_previous(weights)
 
     def build(self, llm: PreTrainedModel, weights: Weights) -> VideoLLM:
         """A new head and adapter, or those of ``previous``, trained further."""

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
-from datamodules.chat import chat_format
+from datamodules.chat import chat_format, check_end
 from datamodules.chat_formats import ChatFormat
 from datamodules.dialogue import Dialogue
 from datamodules.prediction import Prediction
@@ -100,15 +100,14 @@ class VideoLanguageModule(L.LightningModule):
         self.llm_name, self.localizer, self.previous = llm, localizer, previous
         self.chat, self.system, self.style = chat, system, style
         self.feature_width, self.spatial, self.llm_dtype = feature_width, spatial, getattr(torch, dtype)
+        self.adapter_settings, self.optimization = adapter, optimization
         self.gradient_checkpointing = gradient_checkpointing
-        self.optimization = optimization
-        self.adapter_settings = adapter
         compression = Compression.parse(spatial) if spatial else None
         questions = adapter.question_tokenizer()
         if compression and questions:
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
         tokenizer = load_tokenizer(llm)
-        text = tokenizer, chat_format(chat, system, tokenizer, localizer.generates), localizer, style, max_text_tokens
+        text = tokenizer, chat_format(chat, system, tokenizer), localizer, style, max_text_tokens
         self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt)
         self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
@@ -130,13 +129,13 @@ class VideoLanguageModule(L.LightningModule):
         return self._previous
 
     def check_previous(self, weights: Weights) -> None:
-        """Refuse a stage before that this one cannot go on from, as far as that is seen without a language model.
-
-        Raises:
-            ValueError: naming what is wrong.
+        """Raise ValueError for a stage before that this one cannot go on from, and for a conversation format in which
+        no answer ends, as far as that is seen without a language model.
         """
         if weights.experts and not self.takes_experts:
             raise ValueError(f"{self.previous} has experts, which cannot be merged; go on from it with ExpertTuning")
+        if self.localizer.generates:
+            check_end(self.dialogue.encoder.chat)
 
     def setup(self, stage: str) -> None:
         """See ``precision``."""

@@ -157,7 +157,9 @@ def test_features_of_another_length_than_annotated_are_refused_or_counted_when_o
     with pytest.raises(ValueError, match=message):
         getattr(module(**{split: [source]}), f"{split}_dataloader")()
     skipping = module(**{split: [source]}, on_error="skip")
-    assert ids(getattr(skipping, f"{split}_dataloader")()) == ["q1"]
+    loaders = getattr(skipping, f"{split}_dataloader")()
+    for loader in loaders if split == "val" else [loaders]:
+        assert ids(loader) == ["q1"]
     assert skipping.skipped == {"annotation and features differ in duration": 1}
     write(tmp_path / "some.jsonl", records[1:])
     with pytest.raises(ValueError, match=r"no query to read in .*; annotation and features differ in duration: 1"):

@@ -298,6 +298,7 @@ def test_two_processes_train_with_a_padded_epoch(baseline, world, tmp_path):
 def test_the_shipped_configs_train_the_tiny_model(config, llm, world, runs, tmp_path):
     changes = [f"--model.llm={llm}", "--model.feature_width=8", f"--model.previous={runs[1]}", "--trainer.max_steps=1"]
     changes += [f"--data.train=[{{shards: {world / 'videos'}, queries: {world / 'stage2.jsonl'}}}]"]
-    changes += ["--data.num_workers=0", "--data.batch_size=2", "--trainer.logger=false", f"--output={tmp_path}"]
+    changes += ["--data.val=null", "--data.num_workers=0", "--data.batch_size=2", "--trainer.logger=false"]
+    changes += [f"--output={tmp_path}"]
     train.main([f"--config={ROOT / 'configs' / config / 'baseline.yaml'}", *changes])
     assert read_weights(tmp_path).manifest["style"] == "sentence"

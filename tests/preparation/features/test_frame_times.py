@@ -62,7 +62,7 @@ MATRIX = [
     ("mpeg2.mpg", {"codec": "mpeg2video", "max_b_frames": 2, "muxer": {"format": "mpeg"}}),
     ("mpeg2.vob", {"codec": "mpeg2video", "muxer": {"format": "vob"}, "rate": "30000/1001"}),
     ("mpeg2.ts", {"codec": "mpeg2video", "max_b_frames": 2}),
-    ("mpeg1.mpg", {"codec": "mpeg1video", "muxer": {"format": "mpeg"}}),
+    ("mpeg1.mpg", {"codec": "mpeg1video", "muxer": {"format": "mpeg"}, "size": (640, 384)}),
     ("vp8.webm", {"codec": "libvpx", "options": VPX | {"auto-alt-ref": "1", "lag-in-frames": "10"}}),
     ("vp9.webm", {"codec": "libvpx-vp9", "options": VPX | {"lag-in-frames": "10"}}),
     ("vp8.ogv", {"codec": "libvpx", "options": VPX}),

@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from callbacks.timelines import PREDICTED, TRUE
+from reports.timelines import PREDICTED, TRUE
 
 COLOURS = (TRUE, PREDICTED)
 

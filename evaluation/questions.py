@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from datamodules.options import choice, chosen
+from datamodules.options import chosen
 from datamodules.prediction import Prediction
 from datamodules.schema import Query
 from metrics.benchmarks.answers import Parsed, read_moments
@@ -127,12 +127,9 @@ class Question:
         query = self.query
         text = query.text.strip()
         if query.turns:
-            text, wording = query.turns[0].question.replace("<video>", "").strip(), "{text}"
-            for marker, time_s in query.turns[0].times.items():
-                text = text.replace(marker, f"{time_s:.1f} s")
-        else:
-            wording = self.wording
-        return choice(wording, query).replace("{text}", text)
+            seconds = {marker: f"{time_s:.1f} s" for marker, time_s in query.turns[0].times.items()}
+            return str(query.turns[0].question.change({VIDEO: "", **seconds})).strip()
+        return str(fill(self.wording, {"question": query.text.strip(), "text": text, **written_options(query)}))
 
     def identity(self) -> dict:
         """Everything that the answer depends on. Where the model is served does not matter."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from callbacks.timelines import draw_timelines
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,6 +25,7 @@ from lightning_modules.scoring import compute_metrics, new_metrics, update_metri
 from localizers.similarity_maps import ALONE, Rule, segments
 from localizers.structural_tokens import saliency_of_clips
 from preparation.features.text_encoder import TextEncoder
+from reports.timelines import draw_timelines
 
 MOMENTS = ("grounding", "grounded_qa", "highlights")
 """Tasks with a sentence to look for."""

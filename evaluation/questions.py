@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from datamodules.options import chosen
+from datamodules.markup import VIDEO, fill
+from datamodules.options import chosen, written_options
 from datamodules.prediction import Prediction
 from datamodules.schema import Query
 from metrics.benchmarks.answers import Parsed, read_moments

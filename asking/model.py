@@ -80,7 +80,7 @@ class Model:
     def encoder(self) -> VisionEncoder:
         """Loaded where a video is new. Raises ValueError if it is not the one of the training features."""
         loaded = load_encoder(self.encoder_name, outputs=Outputs.of(self.trained))
-        check_features(self.trained, loaded.header(self.sampling), self.run, f"encoder {loaded.name}")
+        check_features(self.module, loaded.header(self.sampling), f"encoder {loaded.name}")
         return loaded
 
     @property

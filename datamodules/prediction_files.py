@@ -39,7 +39,8 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
 def _prediction(record: dict) -> Prediction:
     known = {key: value for key, value in record.items() if key in KEYS}
     known["spans"] = tuple(_span(span) for span in record.get("spans", ()))
-    known["captions"] = tuple(map(str, record.get("captions", ())))
+    for key in ("captions", "answers"):
+        known[key] = tuple(map(str, record.get(key, ())))
     known["saliency"] = tuple(map(_number, record.get("saliency", ())))
     known["strips"] = tuple(Strip(s["label"], tuple(map(_number, s["scores"]))) for s in record.get("strips", ()))
     if known["captions"] and len(known["captions"]) != len(known["spans"]):

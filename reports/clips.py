@@ -8,9 +8,12 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
+
+if TYPE_CHECKING:
+    import av
 
 TICK = Fraction(1, 90_000)
 """Time base of the pictures; frames keep their own times."""
@@ -38,6 +41,8 @@ def cut(
     Raises:
         ValueError: the video cannot be decoded, has no picture in that time, or no encoder is here.
     """
+    import av  # where a file is opened, and not before: it brings libraries of its own
+
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -57,7 +62,7 @@ def cut(
 class _Cutter:
     """Decodes one container and encodes what lies in a time into another."""
 
-    def __init__(self, source: av.container.InputContainer, sink: av.container.OutputContainer, start_s, end_s):
+    def __init__(self, source: "av.container.InputContainer", sink: "av.container.OutputContainer", start_s, end_s):
         if not source.streams.video:
             raise ValueError(f"{source.name} holds no video")
         self.source, self.sink, self.start_s, self.end_s = source, sink, start_s, end_s
@@ -105,10 +110,10 @@ class _Cutter:
         self.sink.mux(self.picture.encode(upright))
 
 
-def _upright(frame: av.VideoFrame) -> av.VideoFrame:
+def _upright(frame: "av.VideoFrame") -> "av.VideoFrame":
     """A picture as players turn it, with even sides, which H.264 needs."""
     if turns := round(getattr(frame, "rotation", 0) / 90) % 4:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)))
+        frame = type(frame).from_ndarray(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)))
     return frame.reformat(width=frame.width // 2 * 2, height=frame.height // 2 * 2, format="yuv420p")
 
 

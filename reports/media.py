@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
-
 from reports.escaping import relative_link
 
 EMBEDDED_BYTES = 20 * 2**20
@@ -55,6 +53,8 @@ def probe(path: Path) -> Stream:
     Raises:
         ValueError: the file is missing, cannot be read, or holds no video.
     """
+    import av  # where a file is opened, and not before: it brings libraries of its own
+
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

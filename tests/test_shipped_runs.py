@@ -33,7 +33,8 @@ def base(folder: Path, tokenizer: Path) -> Path:
 
 
 def start(*command: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of another test
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
     )

@@ -77,6 +77,7 @@ def logged(found: list) -> dict:
 
 def test_two_points_run_here_and_as_an_agent_starts_them(file, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     assert sweep.main([str(file), "--output", str(tmp_path / "here")]) == 0
@@ -87,7 +88,8 @@ def test_two_points_run_here_and_as_an_agent_starts_them(file, tmp_path, monkeyp
         macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [settings["program"]]}
         macros |= {"${args}": flags["args"]}
         command = [part for word in create_sweep_command(settings["command"]) for part in macros.get(word, [word])]
-        environment = os.environ | {"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": f"r{number}"}
+        environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # of another test
+        environment |= {"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": f"r{number}"}
         subprocess.run(command, env=environment, check=True, timeout=600)
     theirs = [tmp_path / "runs" / "sweeps" / "s1" / f"r{number}" for number in (0, 1)]
     for mine, other in zip((tmp_path / "here" / "000", tmp_path / "here" / "001"), theirs, strict=True):

@@ -468,7 +468,12 @@ def test_shipped_configs_hold_the_published_values(stage, monkeypatch):
     assert trainer["max_epochs"] == (1 if stage == 1 else 2)
     assert (trainer["precision"], model["dtype"]) == ("bf16-mixed", "bfloat16")
     assert (model["llm"], model["feature_width"], model["max_text_tokens"]) == ("lmsys/vicuna-7b-v1.5", 768, 2048)
-    assert model["localizer"]["init_args"] == {"ticks": 100, "legacy_negative": False}
+    assert model["localizer"]["init_args"] == {
+        "captions": "none",
+        "bidirectional": False,
+        "ticks": 100,
+        "legacy_negative": False,
+    }
     assert model["chat"] == ("plain" if stage == 1 else "vicuna_v1")
     assert trainer["gradient_clip_val"] == 1.0
     if stage > 1:

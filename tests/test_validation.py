@@ -8,11 +8,11 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-import evaluate
 import prepare
 import train
 from callbacks.resuming import BestCheckpoint
 from datamodules.query_files import read_queries
+from evaluation.benchmark import benchmark
 from lightning_modules import video_language
 from lightning_modules.training_cli import TrainingCLI
 from models.checkpoints import read_weights
@@ -89,7 +89,7 @@ def test_the_best_weights_are_kept_and_a_checkpoint_is_weights(
     if system == "meco_full":
         return  # its matrices are whole, and reading them is test_meco's
     scores = [
-        evaluate.benchmark(
+        benchmark(
             checkpoint=folder, shards=str(world / "videos"), queries=world / "test" / "grounding.jsonl",
             output=tmp_path / f"eval{number}", num_workers=0,
         )

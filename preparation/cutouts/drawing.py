@@ -6,7 +6,6 @@ Shape suffixes: H height, W width.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
@@ -84,6 +83,8 @@ def pictures(scene: Scene, objects: Sequence[Cutout]) -> Iterator[Image.Image]:
 
 def write_video(folder: Path, scene: Scene, objects: Sequence[Cutout]) -> None:
     """Write a scene as ``NAME.mp4``, without sound."""
+    import av  # where a file is opened, and not before: it brings libraries of its own
+
     with av.open(str(Path(folder) / f"{scene.name}.mp4"), "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = SIDE, SIDE, "yuv420p", 400_000

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import av
 import numpy as np
 
 from datamodules.query_files import write_queries
@@ -24,6 +23,8 @@ def render_clip(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     colours = [colour for _, colour, start_s, end_s in SCENES for _ in range((end_s - start_s) * FPS)]
+    import av  # where a file is opened, and not before: it brings libraries of its own
+
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"

@@ -245,6 +245,6 @@ def test_only_rank_0_speaks_of_the_data(recwarn, capsys):
     )
     TrainingData().on_train_start(trainer(is_global_zero=False, datamodule=data), None)
     assert not recwarn
-    TrainingData().on_train_start(trainer(datamodule=data), None)
+    TrainingData().on_train_start(trainer(datamodule=data, loggers=[]), None)
     assert len(recwarn) == 1
     assert capsys.readouterr().out == ""

@@ -83,7 +83,9 @@ def test_recall_falls_with_the_threshold():
 
 def test_predictions_survive_a_file(tmp_path):
     strips = (Strip("<ent>", (0.5, 1.0)),)
-    full = Prediction("a", "v", "dense_captioning", "x", ((1.0, 2.0, 0.5),), ("c",), (0.1,), None, "r", strips, 0.25)
+    full = Prediction(
+        "a", "v", "dense_captioning", "x", ((1.0, 2.0, 0.5),), ("c",), (0.1,), None, "r", ("x", "y"), strips, 0.25
+    )
     plain = Prediction("b", "v", "grounding", "\u2028", rule=None)
     (tmp_path / "p.jsonl").write_text("".join(f"{one.to_json()}\n" for one in (full, plain)), encoding="utf-8")
     assert list(read_predictions(tmp_path / "p.jsonl")) == [full, plain]

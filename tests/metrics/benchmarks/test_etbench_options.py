@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from metrics.benchmarks.answers import etbench_events, etbench_windows
 from metrics.benchmarks.benchmarks import score
 from metrics.benchmarks.formats.files import FileError
+from metrics.benchmarks.official_events import etbench_events
+from metrics.benchmarks.official_windows import etbench_windows
 from metrics.benchmarks.options import leading_letter, stated_letter
 
 OPTIONS = {"p": 3, "o": ["a dog barks", "a cat", "a man who sings", "a woman"]}

@@ -16,6 +16,7 @@ from callbacks.step_log import gradient_norm
 from datamodules.batch import Batch
 from datamodules.chat import IGNORE
 from models.decoders import layers
+from models.training_checkpoints import whole
 
 SHARDED = "fsdp2"
 """The name of ``Sharded`` for ``trainer.strategy``."""
@@ -162,11 +163,6 @@ def learned_by(module: nn.Module) -> dict[str, Tensor]:
     if module.model.sharded:
         module.model.reshard()  # a forward pass leaves what is not in a decoder layer gathered
     return {name: whole(parameter) for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def whole(parameter: Tensor) -> Tensor:
-    """A parameter's values, also where each process holds a part of them; all must call it."""
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach()
 
 
 def on_cpu(moments: dict) -> dict:

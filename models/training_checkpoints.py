@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from models.checkpoints import EXPERTS, LORA_KEYS, Lora, Weights, lora_from, read_weights
 
@@ -34,16 +35,21 @@ class Parts:
 
     @classmethod
     def of(cls, model: nn.Module, manifest: dict, previous: Path | None, merged: int) -> "Parts":
-        """Those of a model in training (a ``VideoLLM``)."""
+        """Those of a model in training (a ``VideoLLM``); all processes must call it."""
         configs = getattr(model.llm, "peft_config", {})
         learning = {name for name, parameter in model.adapter.named_parameters() if parameter.requires_grad}
         return cls(
             manifest,
             loras={name: {key: plain(getattr(config, key)) for key in LORA_KEYS} for name, config in configs.items()},
-            adapter={key: value for key, value in model.adapter.state_dict().items() if key not in learning},
+            adapter={key: whole(value) for key, value in model.adapter.state_dict().items() if key not in learning},
             previous=str(previous) if previous else None,
             merged=merged,
         )
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """A parameter's values, also where each process holds a part of them; all must call it."""
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach()
 
 
 def plain(value):

@@ -129,7 +129,7 @@ def test_one_batch_can_be_learned_by_heart(baseline, tmp_path):
     queries = [Query(event.caption, "v", "grounding", event.caption, (event,)) for event in EVENTS]
     batch = collate([module.dialogue.example(query, video(), Random(0)) for query in queries], 0)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=3e-3)
-    for _ in range(120):
+    for _ in range(240):
         optimizer.zero_grad()
         sum(terms(module, batch).values()).backward()
         optimizer.step()

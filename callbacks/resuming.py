@@ -61,12 +61,17 @@ class RunCheckpoint(ModelCheckpoint):
     def _should_save_on_train_epoch_end(self, trainer) -> bool:
         return True
 
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Save, also a step that was saved before it was validated: the newest checkpoint knows the last score."""
+        saved = self.save_last and self._last_global_step_saved == trainer.global_step
+        super().on_train_epoch_end(trainer, pl_module)
+        if saved:  # not later: behind this hook an epoch that max_steps cut short counts as complete
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def on_train_end(self, trainer, pl_module) -> None:
-        """Let the newest checkpoint be the end of the run, and know the last score."""
+        """Let the newest checkpoint be the end of the run."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save(trainer)
-        elif self.save_last and self._last_global_step_saved == trainer.global_step:
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save(self, trainer) -> None:
         candidates = self._monitor_candidates(trainer)

@@ -62,11 +62,19 @@ class RunCheckpoint(ModelCheckpoint):
         return True
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """Save, also a step that was saved before it was validated: the newest checkpoint knows the last score."""
+        """Save where the run ends inside an epoch, and again a step that was saved before it was validated.
+
+        Not later: behind this hook an epoch that was cut short counts as complete, and a resumed run would leave out
+        the rest of it.
+        """
         saved = self.save_last and self._last_global_step_saved == trainer.global_step
         super().on_train_epoch_end(trainer, pl_module)
-        if saved:  # not later: behind this hook an epoch that max_steps cut short counts as complete
+        if saved:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+            return
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if ends and not self._should_skip_saving_checkpoint(trainer):
+            self._save(trainer)
 
     def on_train_end(self, trainer, pl_module) -> None:
         """Let the newest checkpoint be the end of the run."""

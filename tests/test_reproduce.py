@@ -49,18 +49,18 @@ def called(monkeypatch) -> list[str]:
     """Names of the commands that would have run."""
     names = []
 
-    def stand_in(command):
+    def stand_in(name, command):
         @functools.wraps(command)
         def told(*args, **kwargs):
-            names.append(command.__name__)
+            names.append(name)
 
         return told
 
     for name, command in prepare.COMMANDS.items():
-        monkeypatch.setitem(prepare.COMMANDS, name, stand_in(command))
+        monkeypatch.setitem(prepare.COMMANDS, name, stand_in(name, command))
     for name in evaluate.COMMANDS:
         module = import_module(f"evaluation.{name}")
-        monkeypatch.setattr(module, name, stand_in(getattr(module, name)))
+        monkeypatch.setattr(module, name, stand_in(name, getattr(module, name)))
     return names
 
 
@@ -82,9 +82,17 @@ def test_answers_are_scored(called, arguments):
     assert called == [arguments[0]]
 
 
-@pytest.mark.parametrize("arguments", commands("train.py"), ids=named)
-def test_a_run_is_described(monkeypatch, arguments):
-    """The shipped configs and the options of a row."""
+@pytest.mark.parametrize("arguments", commands("train.py", RUN), ids=named)
+def test_a_run_is_described(llm, monkeypatch, arguments):
+    """The shipped configs and the options of a row, on a tiny base."""
+    monkeypatch.chdir(ROOT)
+    cli = TrainingCLI([*arguments, f"--model.init_args.llm={llm}", "--trainer.logger=false"])
+    assert cli.datamodule.sources["train"]
+
+
+@pytest.mark.parametrize("arguments", commands("train.py", [ROOT / "docs/reproduce/meco.md"]), ids=named)
+def test_a_run_with_a_compressor_is_parsed(monkeypatch, arguments):
+    """MeCo's adapter comes from the hub, so that its runs can be read here but not built."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda cli: None)
     assert TrainingCLI(arguments).config["data"]["train"]

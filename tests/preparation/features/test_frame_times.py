@@ -87,6 +87,12 @@ def test_every_stored_time_is_that_of_the_stored_picture(tmp_path, name, how):
     check(tmp_path / name, times_s, duration_s, "uniform 2", 0.5 * duration_s + step_s / 4, duration_s)
 
 
+@pytest.mark.xfail(strict=True, reason="what cannot be noticed, docs/time.md: 0.04 s late behind a packet's end")
+def test_tiny_pictures_that_share_a_packet_of_mpeg_ps(tmp_path):
+    times_s = render(tmp_path / "mpeg1.mpg", codec="mpeg1video", muxer={"format": "mpeg"})
+    check(tmp_path / "mpeg1.mpg", times_s, len(times_s) * times_s[1], "uniform 4")
+
+
 SLOWING = [Fraction(k, 25) if k < 40 else Fraction(40 + 6 * (k - 40), 25) for k in range(75)]
 """Every picture of the first seconds, then one in six."""
 LATE = [4 + time_s for time_s in SLOWING]

@@ -23,11 +23,12 @@ import train
 from callbacks.curves import draw_curves
 from command_line.tables import console
 from datamodules.prediction import Prediction
+from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Query
 from evaluation.chance import baselines
 from lightning_modules.answering import Generation
-from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from lightning_modules.scoring import all_scores
 from preparation.cutouts.alignment import align
 from preparation.cutouts.base import save_first_layers
 from preparation.cutouts.pictures import draw_cutouts, fetch_stamps, read_stamps
@@ -198,15 +199,12 @@ def test(output: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 def read_answers(folder: Path) -> dict[str, Prediction]:
     """Predictions by query."""
-    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return {prediction.query_id: prediction for prediction in map(Prediction.from_json, lines)}
+    return {prediction.query_id: prediction for prediction in read_predictions(folder / "predictions.jsonl")}
 
 
 def score(queries: list[Query], answers: dict[str, Prediction]) -> dict[str, float]:
     """Metrics of some of the queries that were asked."""
-    metrics = new_metrics()
-    update_metrics(metrics, [(query, answers.get(query.id)) for query in queries])
-    return compute_metrics(metrics)
+    return all_scores([(query, answers.get(query.id)) for query in queries])
 
 
 def cells(rows: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:

@@ -1,8 +1,9 @@
 """What a model answers to a query, read from its words."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,33 @@ class Prediction:
 
     @classmethod
     def from_json(cls, line: str) -> "Prediction":
-        """The way back. Raises ValueError or TypeError where a line is no prediction."""
-        fields = json.loads(line)
-        listed = {key: tuple(fields.get(key, ())) for key in ("captions", "saliency", "answers")}
-        strips = tuple(Strip(**strip) for strip in fields.get("strips", ()))
-        return cls(**{**fields, **listed, "strips": strips, "spans": tuple(map(tuple, fields.get("spans", ())))})
+        """The way back; keys that a prediction does not have are left aside.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: a line is no prediction.
+        """
+        record = json.loads(line)
+        known = {field.name: record[field.name] for field in fields(cls) if field.name in record}
+        known["spans"] = tuple(_span(span) for span in record.get("spans", ()))
+        known["saliency"] = tuple(map(_number, record.get("saliency", ())))
+        for key in ("captions", "answers"):
+            known[key] = tuple(map(str, record.get(key, ())))
+        known["strips"] = tuple(Strip(s["label"], tuple(map(_number, s["scores"]))) for s in record.get("strips", ()))
+        if known["captions"] and len(known["captions"]) != len(known["spans"]):
+            raise ValueError(f"{len(known['captions'])} captions for {len(known['spans'])} spans")
+        for key in ("query_id", "video", "task", "answer"):
+            if not isinstance(record[key], str):
+                raise ValueError(f"{key} must be text, got {record[key]!r}")
+        return cls(**known)
+
+
+def _span(values: list) -> tuple[float, float, float]:
+    start, end, *score = values
+    (score,) = score or [1.0]
+    return _number(start), _number(end), _number(score)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)

@@ -1,6 +1,5 @@
 """Ask a trained model everything that an annotation file asks, and score the answers."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -8,26 +7,20 @@ from typing import Any, Literal
 import lightning as L
 
 from callbacks.predictions import PredictionWriter
-from callbacks.spans import draw_spans
 from command_line.launcher import launcher_settings, leave_group
-from command_line.tables import console, print_written
+from command_line.tables import console
 from datamodules.changed_frames import Frames
-from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries
-from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
-from evaluation.chance import baselines, collapse_scores, lengths_s, spans
 from evaluation.protocol import check_features, conditions, protocol, weights_hash
-from evaluation.results import metrics_table
+from evaluation.reporting import scores_of, write_report
 from evaluation.resuming import answers_so_far
 from lightning_modules.answering import GenerationChange
-from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
 from lightning_modules.trained import TrainedModel
 from models.quantization import Quantization
-from reports.timelines import draw_timelines
 
 
 def benchmark(
@@ -90,28 +83,12 @@ def benchmark(
     if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
         writer.finish()
     answered = [(query, writer.predictions.get(query.id)) for query in wanted]
-    lengths = lengths_s(answered, reader)
-    found = spans(answered, lengths)
-    scores = task_scores(answered) | collapse_scores(found)
+    scores = scores_of(answered, reader)
     if trainer.is_global_zero:
-        beside = baselines(answered, lengths)
         about = protocol(module, reader.header, source, seed, answered, len(known))
-        report = {"metrics": scores, "baselines": beside, "protocol": about}
-        (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-        draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
-        if lengths:
-            draw_spans(output / "spans.png", found)
-        console.print(metrics_table(scores, f"{checkpoint} on {queries}, frames: {frames}", beside=beside))
-        print_written(output)
+        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}")
     leave_group()
     return scores
-
-
-def task_scores(answered: list[tuple[Query, Prediction | None]]) -> dict[str, float]:
-    """What ``lightning_modules.scoring`` says of each task."""
-    metrics = new_metrics(sync_on_compute=False)  # every process has all answers, and NCCL no way between CPUs
-    update_metrics(metrics, answered)
-    return compute_metrics(metrics)
 
 
 def tester(devices: int, writer: PredictionWriter) -> L.Trainer:
@@ -124,12 +101,3 @@ def tester(devices: int, writer: PredictionWriter) -> L.Trainer:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-def timeline_rows(
-    answered: list[tuple[Query, Prediction | None]], reader: ShardReader
-) -> list[tuple[Query, Prediction, float]]:
-    """Rows for ``draw_timelines``, spread over the queries; lengths that these leave out are those of the videos."""
-    rows = [(query, answer) for query, answer in answered if answer]
-    rows = rows[:: max(1, len(rows) // 12)]
-    return [(query, answer, query.duration_s or reader.duration_s(query.video)) for query, answer in rows]

@@ -10,7 +10,7 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 
 from command_line.tables import console
-from datamodules.prediction import Prediction
+from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
 from datamodules.skips import OnError, SkippedFiles
@@ -56,7 +56,7 @@ def dialogue(
         ValueError: no dialogue with reference answers, or a failure under the policy ``fail``.
     """
     paths = queries if isinstance(queries, list) else [queries]
-    answers = read_predictions(predictions)
+    answers = {one.query_id: one for one in read_predictions(predictions)}
     asked = [query for path in paths for query in read_queries(path) if _has_reference(query)]
     if not asked:
         raise ValueError(f"{', '.join(map(str, paths))}: no dialogue with reference answers in it")
@@ -82,18 +82,6 @@ def dialogue(
 
 def _has_reference(query: Query) -> bool:
     return query.task == "dialogue" and all(turn.answer for turn in query.turns)
-
-
-def read_predictions(path: Path) -> dict[str, Prediction]:
-    """This project's predictions by query id. Raises ValueError naming file and line of anything else."""
-    found = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
-        try:
-            prediction = Prediction.from_json(line)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: no line of predictions.jsonl ({error})") from None
-        found[prediction.query_id] = prediction
-    return found
 
 
 def grade(

@@ -62,7 +62,7 @@ def read_answers(path: Path) -> dict[str, Prediction]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             answer = Prediction.from_json(line.decode("utf-8"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: not a prediction ({error}); mend or remove it") from None
         answers[answer.query_id] = answer
     return answers

@@ -1,6 +1,5 @@
 """The baseline that needs no training: how alike are a sentence and each frame to a contrastive model?"""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
@@ -11,21 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from command_line.tables import console
 from datamodules.clip import Clip
 from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries
 from datamodules.schema import Query, Video
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
-from evaluation.benchmark import timeline_rows
 from evaluation.protocol import file_hash
-from evaluation.results import metrics_table
-from lightning_modules.scoring import compute_metrics, new_metrics, update_metrics
+from evaluation.reporting import scores_of, write_report
 from localizers.similarity_maps import ALONE, Rule, segments
 from localizers.structural_tokens import saliency_of_clips
 from preparation.features.text_encoder import TextEncoder
-from reports.timelines import draw_timelines
 
 MOMENTS = ("grounding", "grounded_qa", "highlights")
 """Tasks with a sentence to look for."""
@@ -47,7 +42,7 @@ def similarity(
     Args:
         shards: projected features of the videos, of a CLIP or a SigLIP.
         queries: annotation file; grounding, grounded_qa and highlights queries are asked, others are left out.
-        output: where metrics.json, predictions.jsonl and timelines.png go.
+        output: where metrics.json, predictions.jsonl, timelines.png and spans.png go.
         threshold: of the cosine; choose it on validation data.
         rule: ``cosine``, or ``qvhighlights``: the threshold is a share of the way from a video's lowest cosine to its
             highest.
@@ -83,8 +78,6 @@ def similarity(
     output.mkdir(parents=True, exist_ok=True)
     (output / "predictions.jsonl").write_text("".join(f"{one.to_json()}\n" for one in found.values()))
     answered = [(query, found.get(query.id)) for query in asked]
-    metrics = new_metrics()
-    update_metrics(metrics, answered)
     protocol = {
         "setting": "no training: cosine of sentence and frames",
         "missing": len(asked) - len(found),
@@ -94,11 +87,9 @@ def similarity(
         "rule": rule,
         "threshold": threshold,
     }
-    report = {"metrics": compute_metrics(metrics), "protocol": protocol}
-    (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-    draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
-    console.print(metrics_table(report["metrics"], f"cosine of sentence and frames on {queries}"))
-    return report["metrics"]
+    scores = scores_of(answered, reader)
+    write_report(output, answered, reader, scores, protocol, f"cosine of sentence and frames on {queries}")
+    return scores
 
 
 def answers(

@@ -18,8 +18,8 @@ from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Event, Query
 from datamodules.shards import ShardReader
 from datamodules.sources import Source
-from evaluation.benchmark import timeline_rows
 from evaluation.protocol import protocol, setting
+from evaluation.reporting import timeline_rows
 from lightning_modules.trained import TrainedModel
 from localizers.answer import Answer
 from metrics import score

@@ -197,7 +197,7 @@ def test_files_that_hold_no_dialogue_are_refused(files, tmp_path):
     write_queries(tmp_path / "g.jsonl", [Query("g", "v", "grounding", "x")])
     with pytest.raises(ValueError, match="no dialogue with reference answers in it"):
         score((predictions, tmp_path / "g.jsonl"), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"queries\.jsonl, line 1: no line of predictions.jsonl"):
+    with pytest.raises(ValueError, match=r"queries\.jsonl, line 1: no prediction of this project"):
         score((queries, queries), tmp_path / "out")
 
 

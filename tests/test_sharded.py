@@ -20,7 +20,7 @@ SYSTEMS = {
 
 
 def start(arguments, output: Path, strategy: str, system: str, *more: str, previous: Path) -> None:
-    """Two processes: a bfloat16 base, recomputed activations, clipping, accumulation and validation."""
+    """Two processes: a bfloat16 base where not told otherwise, recomputed activations, clipping, accumulation."""
     logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {output}, name: logs, version: ''}}}}"
     args = [*SYSTEMS[system], "--model.gradient_checkpointing=true", "--trainer.gradient_clip_val=0.3"]
     args += [
@@ -62,13 +62,17 @@ def curve(folder: Path) -> list[list[float]]:
     return [[float(row["train/loss"]), float(row["train/grad_norm"])] for row in rows]
 
 
+EXACT = {"videoexpert": ["--model.dtype=float32"]}
+"""In bfloat16 a difference of 1e-7 in its second gradient norm grows to 2e-3 in the fourth, by rounding."""
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_losses_gradients_checkpoints_and_weights_are_those_of_ddp(system, arguments, runs, world, tmp_path):
     source = f"[{{shards: {world / 'videos'}, queries: {world / 'val' / 'grounding.jsonl'}}}]"
     more = [f"--data.val={source}", "--model.generation.max_new_tokens=6", "--trainer.val_check_interval=0.99"]
     more += ["--checkpoint.monitor=val/grounding/mIoU", "--checkpoint.mode=max", "--trainer.num_sanity_val_steps=1"]
     for strategy in ("ddp", "fsdp2"):
-        start(arguments, tmp_path / strategy, strategy, system, *more, previous=runs[1])
+        start(arguments, tmp_path / strategy, strategy, system, *more, *EXACT.get(system, []), previous=runs[1])
     expected, found = curve(tmp_path / "ddp"), curve(tmp_path / "fsdp2")
     assert len(expected) == 4
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=1e-4)
@@ -86,14 +90,12 @@ def test_losses_gradients_checkpoints_and_weights_are_those_of_ddp(system, argum
 
 def test_a_run_goes_on_in_the_other_way(arguments, runs, tmp_path):
     """Two steps in one way and two in the other end alike, whichever comes first."""
-    flat, ends = "--model.optimization.warmup_ratio=0", []
+    flat, ends = ["--model.optimization.warmup_ratio=0", "--model.dtype=float32"], []
     for first, second in (("ddp", "fsdp2"), ("fsdp2", "ddp")):
         output = tmp_path / first
-        start(arguments, output, first, "meco", "--trainer.max_steps=2", flat, previous=runs[1])
+        start(arguments, output, first, "meco", "--trainer.max_steps=2", *flat, previous=runs[1])
         middle = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
-        start(
-            arguments, output, second, "meco", "--resume=true", "--model.optimization.warmup_ratio=0", previous=runs[1]
-        )
+        start(arguments, output, second, "meco", "--resume=true", *flat, previous=runs[1])
         end = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
         assert (middle["global_step"], end["global_step"]) == (2, 4)
         names = [name for name in end["state_dict"] if "lora_B" in name]

@@ -12,11 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-import evaluate
 import train
 from callbacks.curves import draw_curves
 from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries, write_queries
+from evaluation.benchmark import benchmark
 from lightning_modules.answering import Generation
 from preparation.world.synthetic import World, write_world
 
@@ -65,7 +65,7 @@ def main(output: Path = Path("runs/demo")) -> None:
 
 def answer(output: Path, run: str, queries: Path, frames: Frames = "given") -> dict[str, float]:
     """Scores of a run's model on a query file."""
-    return evaluate.benchmark(
+    return benchmark(
         checkpoint=output / run,
         shards=str(output / "world/videos"),
         queries=queries,

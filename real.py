@@ -18,7 +18,6 @@ from jsonargparse import auto_cli
 from rich.table import Table
 from transformers.utils import logging
 
-import evaluate
 import train
 from callbacks.curves import draw_curves
 from command_line.tables import console
@@ -26,6 +25,7 @@ from datamodules.prediction import Prediction
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries, write_queries
 from datamodules.schema import Query
+from evaluation.benchmark import benchmark
 from evaluation.chance import baselines
 from lightning_modules.answering import Generation
 from lightning_modules.scoring import all_scores
@@ -177,7 +177,7 @@ def test(output: Path) -> dict[str, dict[str, dict[str, float]]]:
     rows = {}
     for run, name in RUNS.items():
         for queries, frames in ((asked, "given"), (wrong, "other_video")):
-            evaluate.benchmark(
+            benchmark(
                 checkpoint=output / run,
                 shards=str(output / "shards/videos"),
                 queries=queries,

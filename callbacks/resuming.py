@@ -61,25 +61,24 @@ class RunCheckpoint(ModelCheckpoint):
     def _should_save_on_train_epoch_end(self, trainer) -> bool:
         return True
 
-    def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """Save where the run ends inside an epoch, and again a step that was saved before it was validated.
-
-        Not later: behind this hook an epoch that was cut short counts as complete, and a resumed run would leave out
-        the rest of it.
-        """
-        saved = self.save_last and self._last_global_step_saved == trainer.global_step
-        super().on_train_epoch_end(trainer, pl_module)
-        if saved:
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-            return
-        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if ends and not self._should_skip_saving_checkpoint(trainer):
-            self._save(trainer)
-
     def on_train_end(self, trainer, pl_module) -> None:
-        """Let the newest checkpoint be the end of the run."""
+        """Let the newest checkpoint be the end of the run, and know the last score."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save(trainer)
+        elif self.save_last and self._last_global_step_saved == trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
+        """Write an epoch that was cut short as one that is open.
+
+        Lightning counts it as complete once training ends, and a resumed run would leave out the rest of it.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        if loop["epoch_loop.batch_progress"]["is_last_batch"]:
+            return
+        for progress in (loop["epoch_progress"]["total"], loop["epoch_progress"]["current"]):
+            progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
+        checkpoint["epoch"] = loop["epoch_progress"]["current"]["completed"]
 
     def _save(self, trainer) -> None:
         candidates = self._monitor_candidates(trainer)

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-import evaluate
 import train
+from evaluation.benchmark import benchmark
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
 from models import quantization
@@ -68,7 +68,7 @@ def test_a_run_beside_four_bits_is_trained_resumed_and_asked(system, arguments, 
     scores = {}
     for kind in ("nf4", "none"):
         folder = tmp_path / kind
-        scores[kind] = evaluate.benchmark(
+        scores[kind] = benchmark(
             checkpoint=tmp_path / "whole", shards=str(world / "videos"), queries=world / "test" / "grounding.jsonl",
             output=folder, num_workers=0, quantization=None if kind == "nf4" else kind,
         )  # fmt: skip

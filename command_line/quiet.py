@@ -6,7 +6,7 @@ import warnings
 WARNINGS = (
     r".*Checkpoint directory .* exists and is not empty",
     r".*Experiment logs directory .* exists and is not empty",
-    r".*recommended to use `self.log\(.*sync_dist=True`",
+    r".*recommended to use `self.log\(.*sync_dist=True\)",
     r".*Total length of `.*` across ranks is zero",
     r".*does not have many workers which may be a bottleneck",
     r".*The number of training batches .* is smaller than the logging interval",

@@ -16,7 +16,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from command_line.parser import CommandParser, precise
+from command_line.errors import failed
+from command_line.parser import CommandParser
 from command_line.tables import console
 
 
@@ -118,9 +119,8 @@ def main(args: Sequence[str] | None = None) -> int:
     console.quiet = settings.quiet
     try:
         return run(made.instantiate(settings))
-    except (ValueError, OSError) as error:
-        print(f"ask.py: error: {precise(str(error))}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed("ask.py", error)
     finally:
         console.quiet = False
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from command_line.tables import complain, quieted, say
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
 
@@ -28,17 +29,16 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run one of the commands of this file."""
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
     if name in ("-h", "--help"):
-        print(__doc__.strip())
+        say(__doc__.strip())
         return
     if name not in COMMANDS:
         known = f"{name!r} is no command; the first word is one of {', '.join(COMMANDS)}"
         said = "videos are asked with python ask.py --checkpoint RUN VIDEO QUERY" if name == "video" else known
-        sys.stderr.write(f"evaluate.py: error: {said}\n")
+        complain("evaluate.py", f"error: {said}")
         sys.exit(2)
     from jsonargparse import auto_cli
 
     from command_line.parser import CommandParser
-    from command_line.tables import quieted
 
     module = import_module(f"evaluation.{name}")
     about = {"prog": f"evaluate.py {name}", "epilog": getattr(module, "EPILOG", None)}
@@ -49,8 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, CaptionsUnavailable, SimilarityUnavailable) as error:
-        from command_line.parser import precise
+    except Exception as error:
+        from command_line.errors import failed
 
-        print(f"evaluate.py: error: {precise(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(failed("evaluate.py", error, (CaptionsUnavailable, SimilarityUnavailable)))

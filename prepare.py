@@ -22,7 +22,8 @@ import sys
 from collections.abc import Sequence
 from typing import get_type_hints
 
-from command_line.parser import CommandParser, precise
+from command_line.errors import failed
+from command_line.parser import CommandParser
 from command_line.tables import quieted
 from preparation.annotations.commands import annotations, overlap
 from preparation.captioning.commands import captions
@@ -59,9 +60,8 @@ def main(args: Sequence[str] | None = None) -> int:
         with quieted(sys.argv[1:] if args is None else args) as rest:
             config = parser.instantiate(parser.parse_args(rest))
             return COMMANDS[config.subcommand](**config[config.subcommand].as_dict()) or 0
-    except (ValueError, OSError) as error:
-        print(f"prepare.py: error: {precise(str(error))}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed("prepare.py", error)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import shutil
 import warnings
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 import train
 from callbacks.curves import draw_curves
+from command_line.tables import PlainConsole
 from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries, write_queries
 from evaluation.benchmark import benchmark
@@ -60,7 +60,7 @@ def main(output: Path = Path("runs/demo")) -> None:
     for name in ("predictions.jsonl", "timelines.png"):
         shutil.copy(last / name, output / name)
     draw_curves(output / "curves.png", {run: read_losses(output / run) for run in RUNS})
-    Console(width=110).print(summary(rows), f"Pictures, predictions and protocol: {output}")
+    PlainConsole(width=110).print(summary(rows), f"Pictures, predictions and protocol: {output}")
 
 
 def answer(output: Path, run: str, queries: Path, frames: Frames = "given") -> dict[str, float]:

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from command_line.errors import failed as ended
 from command_line.parser import CommandParser
-from command_line.tables import print_written
+from command_line.tables import PlainConsole, complain, print_written, say
 from sweeps.runner import Point, run_points
 from sweeps.sweep_file import command, grid, read_sweep
 from sweeps.table import SEED, brief, default_columns, last_metrics, summary
@@ -45,7 +44,8 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int =
     points = [Point(i, point, output / f"{i:03d}") for i, point in enumerate(grid(settings["parameters"]))]
     if dry_run:
         for point in points:
-            print("finished:" if point.finished else shlex.join(point.arguments(settings)), point.folder)
+            said = "finished:" if point.finished else shlex.join(point.arguments(settings))
+            say(f"{said} {point.folder}")
         return 0
     metric, results = settings.get("metric", {}).get("name"), {}
 
@@ -67,14 +67,11 @@ def run(sweep: Path, output: Path, columns: list[str] | None = None, jobs: int =
         varied = [name for name, parameter in settings["parameters"].items() if len(parameter.get("values", ())) > 1]
         chosen = columns or default_columns(in_order(results)[0]["metrics"], metric)
         varied = [name for name in varied if name != SEED]
-        Console(width=110).print(summary(sweep.stem, in_order(results), varied, chosen))
+        PlainConsole(width=110).print(summary(sweep.stem, in_order(results), varied, chosen))
         print_written(output)
     for number, status in failed.items():
         point = points[number]
-        print(
-            f"sweep.py: error: {point.folder} ended with status {status}: {json.dumps(point.parameters)}",
-            file=sys.stderr,
-        )
+        complain("sweep.py", f"error: {point.folder} ended with status {status}: {json.dumps(point.parameters)}")
     return len(failed)
 
 
@@ -93,11 +90,10 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry_run", action="store_true", help="print the commands only")
     try:
         failed = run(**parser.parse_args(args).as_dict())
-    except (ValueError, OSError) as error:
-        print(f"sweep.py: error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return ended("sweep.py", error)
     if failed:
-        print(f"sweep.py: error: {failed} of the runs failed; run again to go on", file=sys.stderr)
+        complain("sweep.py", f"error: {failed} of the runs failed; run again to go on")
     return 1 if failed else 0
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from command_line.errors import failed
 from command_line.launcher import leave_group
-from command_line.parser import precise
 from command_line.quiet import only_what_matters
-from command_line.tables import print_written
+from command_line.tables import print_written, say
 from lightning_modules import preflight
 from lightning_modules.preflight import find_checkpoint
 from lightning_modules.training_cli import TrainingCLI
@@ -30,7 +30,7 @@ def main(args: list[str] | None = None) -> None:
             preflight.report(cli)
         return
     if cli.trainer.is_global_zero:
-        print(cli.step)
+        say(cli.step)
     cli.open_loggers()
     output = Path(cli.config["output"])
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=find_checkpoint(output, cli.config["resume"]))
@@ -43,8 +43,7 @@ def main(args: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
-        print(f"train.py: error: {precise(str(error))}", file=sys.stderr)
-        sys.exit(2)
+    except Exception as error:
+        sys.exit(failed("train.py", error))
     except SIGTERMException:  # the checkpoint is written; tell the scheduler that the run did not finish
         sys.exit(143)

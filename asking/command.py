@@ -1,6 +1,5 @@
 """The work of ask.py: questions and videos in, answers, a page and clips out."""
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from asking.features import CACHE
 from asking.questions import about, description, from_file, moment, question
 from asking.videos import Footage, cost, find_videos
 from asking.windows import Windows
+from command_line import tables
 from command_line.progress import Bar
 from command_line.tables import console, print_written, shown
 from datamodules.schema import Query
@@ -123,7 +123,7 @@ def ask(asked: Asked) -> int:
 
 def complain(problem: str) -> None:
     """Say on one line of the error output what was left out."""
-    print(f"ask.py: left out: {shown(problem)}", file=sys.stderr)
+    tables.complain("ask.py", f"left out: {problem}")
 
 
 def answer_all(model, videos: Sequence[Footage], queries: dict[str, list[Query]]) -> tuple[list[Moments], int]:

@@ -6,6 +6,8 @@ from argparse import RawDescriptionHelpFormatter
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from command_line.tables import complain
+
 
 def precise(message: str) -> str:
     """The lines of a message that name key and value.
@@ -27,7 +29,7 @@ class ShortErrors:
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         """Print the precise part of a message and leave with status 2."""
-        sys.stderr.write(f"{self.prog}: error: {precise(str(message))}\n")
+        complain(self.prog, f"error: {precise(str(message))}")
         sys.exit(2)
 
 

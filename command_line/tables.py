@@ -1,5 +1,6 @@
 """Tables on the terminal, and text that is harmless on it."""
 
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
-
-console = Console()
+from rich.text import Text
 
 JOINERS = "\u200c\u200d"
 """Invisible characters that emoji and some scripts are written with."""
@@ -29,21 +29,46 @@ def _harmless(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode() if character != "\t" else " "
 
 
+class PlainConsole(Console):
+    """A console on which texts are only texts: markup and names of emoji in them stay as they are, and what would
+    steer a terminal is written as an escape, also in the cells and titles of tables.
+    """
+
+    def __init__(self, **settings):
+        super().__init__(**settings, markup=False, emoji=False)
+
+    def render_str(self, text: str, **settings) -> Text:
+        """As rich does, without markup; every plain string that is printed comes through here."""
+        return super().render_str(shown(text), **settings | {"markup": False, "emoji": False})
+
+
+console = PlainConsole()
+
+
+def say(*lines: object, style: str | None = None) -> None:
+    """Print lines, however long they are, for people and for scripts that read them."""
+    for line in lines:
+        console.print(str(line), style=style, highlight=False, soft_wrap=True)
+
+
+def complain(program: str, words: object) -> None:
+    """Print what went wrong to the error stream."""
+    sys.stderr.write(f"{program}: {shown(words)}\n")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Print one table; long cells are folded, never cut."""
     table = Table(*(Column(shown(column), overflow="fold") for column in columns), title=shown(title))
     for row in rows:
         table.add_row(*map(shown, row))
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def print_written(*paths: Path) -> None:
     """The last line of a command: what was written, and where. It is printed when the command is quiet, too."""
     if paths:
         quiet, console.quiet = console.quiet, False
-        console.print(
-            f"Written: {', '.join(shown(path) for path in paths)}", markup=False, highlight=False, soft_wrap=True
-        )
+        say(f"Written: {', '.join(map(str, paths))}")
         console.quiet = quiet
 
 

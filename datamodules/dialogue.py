@@ -151,8 +151,10 @@ class Dialogue:
         Raises:
             ValueError: there is nothing to learn from.
         """
-        if turn.task != "grounding" or turn.events or turn.answer is not None:
+        if turn.events or turn.answer is not None:
             return turn
+        if turn.task != "grounding":
+            raise ValueError(f"query {query.id}: a turn without an answer and without events cannot be learned")
         if not query.absent:
             raise ValueError(f"query {query.id}: its events are not known, so it cannot be learned")
         if not self.localizer.no_moment:

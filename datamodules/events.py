@@ -24,6 +24,9 @@ class Event:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ValueError(f"{key} must be a finite number of seconds, got {value!r}")
+        for key in ("caption", "detail"):
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"{key} must be text, got {getattr(self, key)!r}")
         if self.start_s < 0:
             raise ValueError(f"start_s must not be negative, got {self.start_s}")
         if self.end_s < self.start_s:

@@ -9,7 +9,7 @@ from datamodules.query_files import read_queries
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query
 from datamodules.shards import ShardReader
-from datamodules.skips import OnError
+from datamodules.skips import OnError, Skips
 from datamodules.sources import Pair, Source
 from datamodules.video_reader import OnlineEncoding, VideoReader
 
@@ -23,15 +23,17 @@ def open_sources(
     on_error: OnError,
     unique: bool = False,
     encoding: OnlineEncoding | None = None,
+    verify_checksums: bool = False,
 ) -> tuple[list[list[Pair]], Counter]:
     """Pair every query with what gives its video.
 
     Args:
         sources: local sources; what is read of their features must have been made in the same way.
         reads: says what is read, see ``Splicer.reads``.
-        on_error: what to do with a query whose video is absent.
+        on_error: what to do with a query whose video is absent, and in training with a line that is no query.
         unique: refuse an id that two sources use, and a weight.
         encoding: of sources that are video files. None: there are none.
+        verify_checksums: read all bytes of the shards first, and refuse those that are not as they were written.
 
     Returns:
         the pairs of each source, in file order, and what was skipped.
@@ -47,10 +49,13 @@ def open_sources(
         if unique and source.weight != 1:
             raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
         reader = _open(source, encoding)
+        if verify_checksums and isinstance(reader, ShardReader):
+            reader.check_checksums()
         header = reads(reader.header, source.place)
         first = first or (header, source.place)
         first[0].check_same(header, first[1], source.place)
-        for query in read_queries(source.queries):
+        lines = Skips(on_error) if on_error == "skip" and not unique else None  # what is scored must be readable
+        for query in read_queries(source.queries, lines):
             if unique and query.id in files:
                 raise ValueError(
                     f"{source.queries}: id {query.id!r} is used in {files[query.id]} already; give it another, "
@@ -66,6 +71,7 @@ def open_sources(
                     f"{source.queries}: query {query.id!r} {fault[1]}, or set on_error: skip to leave such queries "
                     "out, counted"
                 )
+        skipped += lines.counts if lines else Counter()
     if not any(pairs):
         reasons = "".join(f"; {reason}: {count}" for reason, count in skipped.items())
         raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}{reasons}")

@@ -1,9 +1,11 @@
 """What a model answers to a query, read from its words."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+
+from datamodules.record_schema import PREDICTION
+from datamodules.strict_json import decode
 
 
 @dataclass(frozen=True)
@@ -59,30 +61,23 @@ class Prediction:
         """The way back; keys that a prediction does not have are left aside.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: a line is no prediction.
+            ValueError: a line is no prediction.
         """
-        record = json.loads(line)
+        record = decode(line)
+        PREDICTION.check(record)
         known = {field.name: record[field.name] for field in fields(cls) if field.name in record}
         known["spans"] = tuple(_span(span) for span in record.get("spans", ()))
-        known["saliency"] = tuple(map(_number, record.get("saliency", ())))
         for key in ("captions", "answers"):
-            known[key] = tuple(map(str, record.get(key, ())))
-        known["strips"] = tuple(Strip(s["label"], tuple(map(_number, s["scores"]))) for s in record.get("strips", ()))
+            known[key] = tuple(record.get(key, ()))
+        known["saliency"] = tuple(map(float, record.get("saliency", ())))
+        known["strips"] = tuple(Strip(s["label"], tuple(map(float, s["scores"]))) for s in record.get("strips", ()))
         if known["captions"] and len(known["captions"]) != len(known["spans"]):
             raise ValueError(f"{len(known['captions'])} captions for {len(known['spans'])} spans")
-        for key in ("query_id", "video", "task", "answer"):
-            if not isinstance(record[key], str):
-                raise ValueError(f"{key} must be text, got {record[key]!r}")
         return cls(**known)
 
 
-def _span(values: list) -> tuple[float, float, float]:
-    start, end, *score = values
-    (score,) = score or [1.0]
-    return _number(start), _number(end), _number(score)
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
+def _span(values: list[float]) -> tuple[float, float, float]:
+    if len(values) not in (2, 3):
+        raise ValueError(f"spans must be [start, end] or [start, end, score], got {values}")
+    start, end, score = (*values, 1.0)[:3]
+    return float(start), float(end), float(score)

@@ -1,10 +1,10 @@
 """Prediction files of this project: one Prediction a line, as JSON."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from datamodules.prediction import Prediction
+from datamodules.strict_json import lines
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
@@ -15,18 +15,14 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         OSError: there is no such file.
     """
     seen: dict[str, int] = {}
-    with open(path, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                prediction = Prediction.from_json(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: no prediction of this project ({error})") from None
-            if prediction.query_id in seen:
-                where = seen[prediction.query_id]
-                raise ValueError(f"{path}, line {number}: query {prediction.query_id!r} has an answer in line {where}")
-            seen[prediction.query_id] = number
-            yield prediction
+    for number, line in lines(path):
+        try:
+            prediction = Prediction.from_json(line)
+        except ValueError as error:
+            what = error if str(error).startswith("not JSON") else f"no prediction of this project ({error})"
+            raise ValueError(f"{path}, line {number}: {what}") from None
+        if prediction.query_id in seen:
+            where = seen[prediction.query_id]
+            raise ValueError(f"{path}, line {number}: query {prediction.query_id!r} has an answer in line {where}")
+        seen[prediction.query_id] = number
+        yield prediction

@@ -5,26 +5,36 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 
+from datamodules.record_schema import QUERY, VERSION
 from datamodules.schema import Event, Part, Query, Turn
+from datamodules.skips import Skips
+from datamodules.strict_json import brief, decode, lines
 
 
 def query_from_dict(record: Mapping) -> Query:
     """A Query from one decoded JSON object (the format of ``queries.jsonl``).
 
     Raises:
-        ValueError: a key is unknown or missing, or a value breaks the rules of Query, Event or Turn.
+        ValueError: a key is unknown or missing, a value is of another type (see ``record_schema``), or one breaks the
+            rules of Query, Event or Turn.
     """
-    record = dict(record)
-    if record.get("task") == "grounding" and record.get("events") == []:
+    _check_version(record)
+    QUERY.check(record)
+    record = {key: value for key, value in record.items() if key != "version"}
+    if record["task"] == "grounding" and record.get("events") == []:
         record["absent"] = True
-    try:
-        for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
-            record[key] = tuple(map(read, record.get(key, ())))
-        record["options"] = tuple(record.get("options", ()))
-        record["part"] = Part(**record["part"]) if record.get("part") else None
-        return Query(**record)
-    except TypeError as error:  # a misspelt or missing key
-        raise ValueError(str(error).replace("__init__() ", "")) from None
+    for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
+        record[key] = tuple(map(read, record.get(key, ())))
+    record["options"] = tuple(record.get("options", ()))
+    record["part"] = Part(**record["part"]) if record.get("part") else None
+    return Query(**record)
+
+
+def _check_version(record: object) -> None:
+    """Raise ValueError for a line of a later version."""
+    version = record.get("version", VERSION) if isinstance(record, Mapping) else VERSION
+    if version != VERSION or isinstance(version, bool):
+        raise ValueError(f"version {brief(version)} is of another WhenLM; this one reads version {VERSION}")
 
 
 def _event(record: Mapping) -> Event:
@@ -63,25 +73,27 @@ def write_queries(path: Path, queries) -> None:
     path.write_text("".join(json.dumps(query_to_dict(query), ensure_ascii=False) + "\n" for query in queries))
 
 
-def read_queries(path: Path) -> Iterator[Query]:
+def read_queries(path: Path, skips: Skips | None = None) -> Iterator[Query]:
     """Read an annotation file.
+
+    Args:
+        path: of the file.
+        skips: what is done with a line that is no query; None: it is an error.
 
     Raises:
         ValueError: naming file, line and key of malformed JSON, a bad record or an id seen before.
         FileNotFoundError: there is no such file.
     """
     seen: dict[str, int] = {}
-    with open(path, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                query = query_from_dict(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+    for number, line in lines(path):
+        try:
+            query = query_from_dict(decode(line))
             if query.id in seen:
-                raise ValueError(f"{path}, line {number}: id {query.id!r} was used in line {seen[query.id]} already")
-            seen[query.id] = number
-            yield query
+                raise ValueError(f"id {query.id!r} was used in line {seen[query.id]} already")
+        except ValueError as error:
+            if skips is None:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            skips.add(f"{path}, line {number}", "line that is no query", str(error))
+            continue
+        seen[query.id] = number
+        yield query

@@ -17,7 +17,9 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from datamodules.record_schema import ABOUT_VIDEO
 from datamodules.schema import Video
+from datamodules.strict_json import decode
 
 ARRAYS = ("features", "patches", "cls_attention", "spatial")
 MEMBERS = (*(f"{name}.npy" for name in ARRAYS), "video.json")
@@ -147,12 +149,37 @@ def to_members(video: Video) -> dict[str, bytes]:
 
 def _read_array(content: bytes | bytearray | memoryview) -> np.ndarray:
     """An .npy file in memory; the array lies in that memory where it can."""
+    try:
+        return _array(content)
+    except (ValueError, EOFError):
+        raise
+    except Exception as error:  # numpy's reader of headers raises what Python's tokenizer and parser raise
+        raise ValueError(f"no .npy array: {type(error).__name__}") from None
+
+
+def _array(content: bytes | bytearray | memoryview) -> np.ndarray:
     end = len(PLAIN) + 2 + int.from_bytes(content[len(PLAIN) : len(PLAIN) + 2], "little")
     plain = _read_header(bytes(content[:end])) if content[: len(PLAIN)] == PLAIN else None
     if plain is None:
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        return _unusual(content)
     dtype, shape = plain
+    if any(length < 0 for length in shape):
+        raise ValueError(f"an array of shape {shape}")
     return np.frombuffer(content, dtype, math.prod(shape), end).reshape(shape)
+
+
+def _unusual(content: bytes | bytearray | memoryview) -> np.ndarray:
+    """An array in a layout that numpy must read itself; nothing is made that is larger than the file."""
+    stream = io.BytesIO(content)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in read:
+        raise ValueError(f".npy version {version} is not read")
+    shape, _, dtype = read[version](stream)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > len(content):
+        raise ValueError(f"an array of shape {shape} in {len(content)} bytes")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 @lru_cache(maxsize=1024)
@@ -172,7 +199,7 @@ def from_members(members: Mapping[str, bytes | bytearray | memoryview]) -> Video
     for name in ("features.npy", "video.json"):
         if name not in members:
             raise ValueError(f"the record has no {name}")
-    about = json.loads(bytes(members["video.json"]))
+    about = about_video(bytes(members["video.json"]))
     arrays = {name: _read_array(members[f"{name}.npy"]) for name in ARRAYS if f"{name}.npy" in members}
     times_s = np.asarray(about["frame_times_s"], dtype=np.float64)
     more = {key: about[key] for key in ("source", "reader", "sound_lead_s", "nominal") if key in about}
@@ -194,10 +221,19 @@ def decode_record(record: Mapping, pread: Callable[[int, int], bytes | bytearray
 
 def decode_duration(record: Mapping, pread: Callable[[int, int], bytes | bytearray]) -> float:
     """Seconds of the video of one entry of a shard's index; reads the few bytes that say it."""
-    about = json.loads(bytes(pread(*record["members"]["video.json"])))
-    if not 0 <= about["duration_s"] < math.inf:
-        raise ValueError(f"duration_s is {about['duration_s']!r}")
-    return about["duration_s"]
+    return about_video(bytes(pread(*record["members"]["video.json"])))["duration_s"]
+
+
+def about_video(content: bytes) -> dict:
+    """What ``video.json`` says. Raises ValueError naming the key that is wrong."""
+    try:
+        about = decode(content)
+        ABOUT_VIDEO.check(about)
+        if about["duration_s"] < 0:
+            raise ValueError(f"duration_s must not be negative, got {about['duration_s']!r}")
+    except ValueError as error:
+        raise ValueError(f"video.json: {error}") from None
+    return about
 
 
 class StrictTarInfo(tarfile.TarInfo):

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from string import ascii_uppercase as LETTERS
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Turn:
     else in them, and in what is filled into a ``Text``, is text whatever it looks like.
 
     Raises:
-        ValueError: a marker has no time.
+        ValueError: an unknown task, a marker without a time, or a time that is none or lies before its beginning.
     """
 
     question: str
@@ -43,11 +44,13 @@ class Turn:
     topic: str = ""
     """What a grounding question asks for."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """Marker -> seconds, for the markers of this turn."""
+    """Marker -> seconds, for the markers of this turn; there may be those of other turns beside them."""
 
     def __post_init__(self):
         if not isinstance(self.question, str) or not isinstance(self.answer, str | None):
             raise ValueError(f"question and answer must be text, got {self.question!r} and {self.answer!r}")
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r} of a turn; known: {', '.join(TASKS)}")
         markers = re.compile("|".join([MARKER.pattern, *map(re.escape, self.times)]))
         if not isinstance(self.question, Text):
             before, video, behind = self.question.partition(VIDEO)
@@ -55,9 +58,23 @@ class Turn:
             object.__setattr__(self, "question", asked)
         if self.answer is not None:
             object.__setattr__(self, "answer", literal(self.answer, markers))
-        found = {token for text in (self.question, self.answer or Text()) for token in text.tokens} - {VIDEO}
-        if missing := set(filter(MARKER.fullmatch, found)) - self.times.keys():
+        if missing := set(filter(MARKER.fullmatch, self._tokens)) - self.times.keys():
             raise ValueError(f"marker without a time: {sorted(missing)}")
+        named = self.named_times
+        for marker, time_s in named.items():
+            if isinstance(time_s, bool) or not isinstance(time_s, (int, float)) or not 0 <= time_s < math.inf:
+                raise ValueError(f"the time of {marker} must be a finite number of seconds from 0, got {time_s!r}")
+            if (end_s := named.get(marker.replace("<s", "<e"), time_s)) < time_s:
+                raise ValueError(f"{marker} is at {time_s} s, and its end before it, at {end_s} s")
+
+    @property
+    def _tokens(self) -> set[str]:
+        return {token for text in (self.question, self.answer or Text()) for token in text.tokens} - {VIDEO}
+
+    @property
+    def named_times(self) -> dict[str, float]:
+        """Of the times, those that question and answer name, in the order of ``times``."""
+        return {marker: time_s for marker, time_s in self.times.items() if marker in self._tokens}
 
 
 @dataclass(frozen=True)
@@ -147,6 +164,9 @@ class Query:
         for event in (*self.events, *(event for turn in self.turns for event in turn.events)):
             if event.start_s >= duration_s or event.end_s > duration_s + self.TOLERANCE_S:
                 raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
+        for marker, time_s in (item for turn in self.turns for item in turn.named_times.items()):
+            if time_s > duration_s + self.TOLERANCE_S:
+                raise ValueError(f"{marker} at {time_s} s is outside the video of {duration_s} s")
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
 
@@ -177,6 +197,8 @@ class Query:
 
     def _check_options(self) -> None:
         """Raise ValueError if options and answer do not fit the task or each other."""
+        if len(self.options) > len(LETTERS):
+            raise ValueError(f"{len(self.options)} options, and only {len(LETTERS)} have a letter")
         if (self.task in CHOICES) != bool(self.options) or len(self.options) == 1:
             raise ValueError(f"task {self.task} {'needs two options or more' if self.task in CHOICES else 'has none'}, "
                              f"got options {list(self.options)}")  # fmt: skip
@@ -184,6 +206,10 @@ class Query:
             raise ValueError(f"options must be non-empty strings, got {list(self.options)}")
         if self.answer is not None and not (type(self.answer) is int and 0 <= self.answer < len(self.options)):
             raise ValueError(f"answer must be the place of one of {len(self.options)} options, got {self.answer!r}")
+        meant = self.options if self.answer is None else self.options[self.answer : self.answer + 1]
+        alike = [option for option in meant if [o.strip() for o in self.options].count(option.strip()) > 1]
+        if alike:
+            raise ValueError(f"options must differ, and {alike[0]!r} is there twice")
 
     def _check_saliency(self) -> None:
         """Raise ValueError if saliency is missing, misplaced or no table of numbers."""

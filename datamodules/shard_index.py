@@ -4,12 +4,16 @@ A folder holds ``index.json`` (the header and the list of finished shards), ``sh
 ``shard-000000.index.json`` (where every member lies). The tars hold records, see ``datamodules.records``.
 """
 
+import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from datamodules.record_schema import FOLDER_INDEX, SHARD_INDEX
 from datamodules.records import FeatureHeader
+from datamodules.strict_json import brief, decode
 
 FORMAT = "whenlm-shards-1"
 INDEX = "index.json"
@@ -29,11 +33,12 @@ def read_json(path: Path) -> dict:
             f"{path} is missing; without it the shards cannot be read (prepare.py features writes it)"
         )
     try:
-        content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r} is not {FORMAT!r}")
+        content = decode(path.read_bytes())
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"format {brief(content['format'])} is not {FORMAT!r}")
+        (FOLDER_INDEX if path.name == INDEX else SHARD_INDEX).check(content)
         return content
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not an index of feature shards ({error}); extract the features again") from None
 
 
@@ -41,13 +46,42 @@ def read_folder(folder: Path) -> tuple[FeatureHeader, list[dict]]:
     """The header and the shard list of a folder's index."""
     path = folder / INDEX
     content = read_json(path)
-    try:
-        for shard in content["shards"]:
-            if Path(shard["file"]).name != shard["file"]:
-                raise ValueError(f"shard {shard['file']!r} lies outside the folder")
-        return FeatureHeader(**content["header"]), content["shards"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}; extract the features again") from None
+    files = [shard["file"] for shard in content["shards"]]
+    for name in files:
+        if Path(name).name != name or "\0" in name:
+            raise ValueError(f"{path}: shard {name!r} lies outside the folder; extract the features again")
+    if twice := [name for name, count in Counter(files).items() if count > 1]:
+        raise ValueError(f"{path}: shard {twice[0]!r} is listed twice; extract the features again")
+    return FeatureHeader(**content["header"]), content["shards"]
+
+
+def read_places(tar: Path, size: int) -> list[dict]:
+    """Where the records of a shard lie.
+
+    Args:
+        tar: the shard.
+        size: its bytes.
+
+    Raises:
+        ValueError: naming the index; it is damaged, or a member lies outside the tar.
+    """
+    path = index_path(tar)
+    records = read_json(path)["records"]
+    for record in records:
+        if what := misplaced(record, size):
+            raise ValueError(f"{path}: record {record['id']!r}: {what}; extract the features again")
+    return records
+
+
+def misplaced(record: Mapping, size: int) -> str:
+    """What is wrong with the places of a record in a tar of ``size`` bytes; nothing where they can be read."""
+    for name in ("features.npy", "video.json"):
+        if name not in record["members"]:
+            return f"the index has no {name}"
+    for name, (at, length) in record["members"].items():
+        if at + length > size:
+            return f"{name} ends at byte {at + length}, the tar has {size}"
+    return ""
 
 
 def index_path(tar: Path) -> Path:
@@ -62,3 +96,10 @@ def check_size(tar: Path, size: int) -> None:
         raise FileNotFoundError(f"{tar} is missing; {remedy}")
     if tar.stat().st_size != size:
         raise ValueError(f"{tar} has {tar.stat().st_size} bytes, its index says {size}: truncated or changed; {remedy}")
+
+
+def check_checksum(tar: Path, sha256: str) -> None:
+    """Raise ValueError if the bytes of a tar are not those that its index was written for."""
+    with open(tar, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ValueError(f"{tar}: the checksum differs from {INDEX}: changed; prepare.py verify says which videos")

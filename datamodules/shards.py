@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from command_line.progress import Bar
 from datamodules.names import VideoNames
 from datamodules.records import DAMAGE, decode_duration, decode_record
 from datamodules.schema import Video
-from datamodules.shard_index import check_size, index_path, read_folder, read_json
+from datamodules.shard_index import check_checksum, check_size, read_folder, read_places
 
 OPEN_FILES = 32
 
@@ -30,12 +31,13 @@ class ShardReader:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.header, shards = read_folder(self.folder)
+        self._shards = shards
         self._tars = [self.folder / shard["file"] for shard in shards]
         self._records: dict[str, tuple[int, dict]] = {}
         self._files: dict[int, io.FileIO] = {}
         for number, (tar, shard) in enumerate(zip(self._tars, shards, strict=True)):
             check_size(tar, shard["bytes"])
-            for record in read_json(index_path(tar))["records"]:
+            for record in read_places(tar, shard["bytes"]):
                 if record["id"] in self._records:
                     other = self._tars[self._records[record["id"]][0]].name
                     raise ValueError(
@@ -78,6 +80,13 @@ class ShardReader:
         except DAMAGE as error:
             where = f"{self._tars[number]}: record {record['id']!r} (key {record['key']})"
             raise ValueError(f"{where} is damaged: {error}. prepare.py verify lists all of them") from None
+
+    def check_checksums(self) -> None:
+        """Read all bytes of the folder, and raise ValueError naming the first shard that is not as it was written."""
+        with Bar(f"checksums of {self.folder}", len(self._tars)) as bar:
+            for tar, shard in zip(self._tars, self._shards, strict=True):
+                check_checksum(tar, shard["sha256"])
+                bar.advance()
 
     def remedy(self, video_id: str) -> str:
         """What to do about a video that is not here."""

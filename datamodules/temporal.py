@@ -57,6 +57,7 @@ class TemporalDataModule(L.LightningDataModule):
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
         encoder: of sources that are video files; None: all are shards.
+        verify_checksums: read all bytes of the shards before the first batch, and refuse shards that changed on disk.
         answered: ids of test queries that are not asked again.
     """
 
@@ -74,10 +75,18 @@ class TemporalDataModule(L.LightningDataModule):
         seed: int = 0,
         on_error: OnError = "fail",
         encoder: OnlineEncoding | None = None,
+        verify_checksums: bool = False,
         answered: list[str] | None = None,
     ):
         super().__init__()
+        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "queries_per_video": queries_per_video}
+        for name, value in (counts | {"global_batch_size": global_batch_size}).items():
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} must be 1 or more, got {value}")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers must be 0 or more, got {num_workers}")
         self.dialogue, self.seed, self.on_error, self.encoder = dialogue, seed, on_error, encoder
+        self.verify_checksums = verify_checksums
         self.answered = frozenset(answered or ())
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.global_batch_size, self.batch_size = global_batch_size, batch_size
@@ -102,7 +111,9 @@ class TemporalDataModule(L.LightningDataModule):
         """
         if split not in self._opened:
             reads, unique = self.dialogue.splicer.reads, split != "train"
-            opened, skipped = open_sources(self.sources[split], reads, self.on_error, unique, self.encoder)
+            first = self.trainer is None or self.trainer.local_rank == 0  # of the processes of a machine, one reads all
+            settings = self.on_error, unique, self.encoder, self.verify_checksums and first
+            opened, skipped = open_sources(self.sources[split], reads, *settings)
             self.skipped += skipped
             self.queries[split] = [query for pairs in opened for _, query in pairs]
             self._check_header(split, next(reader for pairs in opened for reader, _ in pairs))

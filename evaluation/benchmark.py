@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from callbacks.predictions import PredictionWriter
 from command_line.launcher import launcher_settings, leave_group
@@ -15,7 +16,7 @@ from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
-from evaluation.protocol import check_features, conditions, protocol, weights_hash
+from evaluation.protocol import check_features, check_trained_on, conditions, protocol, weights_hash
 from evaluation.reporting import scores_of, write_report
 from evaluation.resuming import answers_so_far
 from lightning_modules.answering import GenerationChange
@@ -31,9 +32,9 @@ def benchmark(
     llm: str | None = None,
     dtype: str | None = None,
     quantization: Quantization | Literal["none"] | None = None,
-    devices: int = 1,
-    batch_size: int = 16,
-    num_workers: int = 2,
+    devices: PositiveInt = 1,
+    batch_size: PositiveInt = 16,
+    num_workers: NonNegativeInt = 2,
     seed: int = 0,
     on_error: OnError = "fail",
     frames: Frames = "given",
@@ -66,6 +67,7 @@ def benchmark(
         the metrics.
     """
     L.seed_everything(seed, verbose=False)
+    check_trained_on(checkpoint)
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     reader = ShardReader(shards)
     check_features(module, reader.header, shards)

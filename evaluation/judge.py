@@ -99,7 +99,7 @@ def read_score(reply: str) -> float:
     found = REPLY.findall(reply)
     try:
         score = json.loads(found[-1])["score"]
-    except (IndexError, ValueError, KeyError, TypeError):
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
         raise Malformed('no {"score": ..} in it') from None
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= HIGHEST:
         raise Malformed(f"no score from 0 to {HIGHEST}", repr(score))

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,8 @@ from datamodules.prediction import Prediction
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query
 from datamodules.sources import Source
-from lightning_modules.trained import TrainedModel, training_queries
+from lightning_modules.run_config import query_files, training_queries
+from lightning_modules.trained import TrainedModel
 
 
 def check_features(module: TrainedModel, header: FeatureHeader, shards: str) -> None:
@@ -92,6 +94,12 @@ def setting(run: Path, queries: list[Query]) -> str:
     except OSError as error:
         return f"unknown: what {run} was trained on cannot be read ({error.filename})"
     return f"{found.setting}: {found}"
+
+
+def check_trained_on(run: Path) -> None:
+    """Raise ValueError where a run says what it was trained on, and that cannot be read; before anything is asked."""
+    with suppress(OSError):
+        query_files(run)
 
 
 def weights_hash(run: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from command_line.yaml_files import read_yaml
 from datamodules.markup import VIDEO, fill
 from datamodules.options import chosen, written_options
 from datamodules.prediction import Prediction
@@ -40,11 +41,8 @@ def read_prompts(own: Path | None) -> dict[str, str]:
     known = yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))
     if own is None:
         return known
-    try:
-        found = yaml.safe_load(own.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{own}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict) or not found.keys() <= known.keys() or not all(map(is_text, found.values())):
+    found = read_yaml(own)
+    if not found.keys() <= known.keys() or not all(map(is_text, found.values())):
         raise ValueError(f"{own}: expected texts under some of {', '.join(known)}")
     return known | found
 

@@ -1,7 +1,6 @@
 """Results as the table of a paper, with curves."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from callbacks.curves import draw_curves
 from command_line.tables import console, print_table, print_written
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
+from datamodules.strict_json import read_object
 from reports.exports import write_whole
 from reports.measured import Row, read_rows
 from reports.page import LOCATED, iou
@@ -48,7 +48,7 @@ def row_ious(row: Row) -> list[float]:
     found = []
     for folder in row.folders:
         try:
-            protocol = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"]
+            protocol = read_object(folder / "metrics.json")["protocol"]
             queries = list(read_queries(Path(protocol["queries"]["file"])))
             answers = {one.query_id: one for one in read_predictions(folder / "predictions.jsonl")}
         except (OSError, KeyError, TypeError):
@@ -63,7 +63,7 @@ def row_losses(row: Row) -> dict[str, Sequence[tuple[int, float]]]:
     curves = {}
     for number, folder in enumerate(row.folders):
         try:
-            protocol = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"]
+            protocol = read_object(folder / "metrics.json")["protocol"]
             logs = sorted((Path(protocol["checkpoint"]["folder"]) / "logs").glob("metrics*.csv"))
         except (OSError, KeyError, TypeError):
             continue

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from callbacks.predictions import CONDITIONS, PART
 from datamodules.prediction import Prediction
+from datamodules.strict_json import read_object
 
 
 def answers_so_far(output: Path, conditions: Mapping, wanted: Collection[str]) -> dict[str, Prediction]:
@@ -45,7 +46,7 @@ def difference(path: Path, conditions: Mapping) -> str:
     """The first condition that differs from those of a file, with both values; "" where they are the same."""
     if not path.is_file():
         return f"{path.name} is missing"
-    there, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(conditions))
+    there, now = read_object(path), json.loads(json.dumps(conditions))
     for key in {**there, **now}:
         if there.get(key) != now.get(key):
             return f"{key}: {there.get(key)!r:.200} there, {now.get(key)!r:.200} now"

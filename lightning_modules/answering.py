@@ -1,5 +1,6 @@
 """Asking a model, and reading what it says."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 
@@ -26,6 +27,12 @@ class Generation:
     """Without effect: a finished run answers with its spatial expert in the weights. Older configs may have it."""
     one_prompt: bool = False
     """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
+
+    def __post_init__(self):
+        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be a whole number of 1 or more, got {self.max_new_tokens!r}")
+        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature!r}")
 
     def settings(self) -> dict:
         """As ``VideoLLM.generate`` takes them."""

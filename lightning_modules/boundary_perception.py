@@ -1,5 +1,6 @@
 """Stage 2: the language model learns events and their boundaries. A LoRA learns, on template dialogues."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -25,6 +26,13 @@ class LoraSettings:
     """Names of the layers it sits on; ``all-linear``: all of the language model but the output layer."""
     new_tokens: Literal["rows", "full"] = "rows"
     """What learns where the localizer has tokens of its own: their rows, or (as MeCo released) the whole matrices."""
+
+    def __post_init__(self):
+        if self.r < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"lora needs r of 1 or more, a positive alpha and dropout in [0, 1), got r {self.r}, alpha "
+                f"{self.alpha}, dropout {self.dropout}"
+            )
 
 
 class BoundaryPerception(VideoLanguageModule):

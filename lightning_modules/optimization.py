@@ -25,6 +25,16 @@ class Optimization:
     head_lr: float | None = None
     """Peak learning rate of the localizer's head; None: that of everything that is not LoRA."""
 
+    def __post_init__(self):
+        rates = {"lr": self.lr, "other_lr": self.other_lr, "head_lr": self.head_lr, "weight_decay": self.weight_decay}
+        for name, value in rates.items():
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number and not negative, got {value}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}")
+        if not 0 < self.eps < math.inf or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"eps must be positive and betas in [0, 1), got {self.eps} and {self.betas}")
+
     def configure(self, parameters: Mapping[str, nn.Parameter], steps: int) -> dict:
         """Optimiser and schedule of ``steps`` steps, as Lightning takes them; the first step's rate is 0, as released.
 

@@ -1,20 +1,17 @@
 """A finished run as a model that answers."""
 
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from transformers import PreTrainedModel
 
 from command_line.tables import console
 from datamodules.chat import asking_format, chat_format
 from datamodules.chat_formats import ChatFormat
-from datamodules.query_files import read_queries
-from datamodules.schema import Query
 from lightning_modules.answering import Generation, GenerationChange
 from lightning_modules.video_language import VideoLanguageModule
 from localizers.base import Localizer
@@ -24,6 +21,9 @@ from models.decoders import width
 from models.quantization import Quantization, base_bytes
 from models.routed_lora import merge_experts, put_experts
 from models.video_llm import VideoLLM
+
+TRAIN_HEADS = ("BoundaryPerception", "InstructionTuning", "ExpertTuning", "Baseline")
+"""Stages in which the head of a localizer learns."""
 
 
 class TrainedModel(VideoLanguageModule):
@@ -56,18 +56,20 @@ class TrainedModel(VideoLanguageModule):
         """
         weights = read_weights(folder)
         manifest = weights.manifest
-        llm = llm or manifest.get("base", {}).get("name")
+        llm = llm or (manifest.get("base") or {}).get("name")
         if llm is None:
             raise ValueError(f"{folder} does not name its base model: give one, for example --llm lmsys/vicuna-7b-v1.5")
-        recorded = manifest["chat"]
-        chat = chat_format(ChatFormat(**recorded) if isinstance(recorded, dict) else recorded, manifest.get("system"))
+        recorded, localizer_settings = (needed(manifest, key, Path(folder)) for key in ("chat", "localizer"))
+        if isinstance(recorded, dict):
+            recorded = settings_of(ChatFormat, recorded, "chat")
+        chat = chat_format(recorded, manifest.get("system"))
         if not chat.asks:  # stage 1 has only seen captions; to be asked anything the model needs questions
             chat = asking_format(load_tokenizer(llm))
         quantization = quantization or manifest.get("quantization")
-        stored = Generation(**manifest.get("generation", {}))
+        stored = settings_of(Generation, manifest.get("generation", {}), "generation")
         module = cls(
             llm,
-            read_differently(manifest["localizer"], localizer or {}),
+            read_differently(localizer_settings, localizer or {}),
             previous=folder,
             chat=chat,
             style=manifest.get("style", "vtimellm"),
@@ -96,6 +98,9 @@ class TrainedModel(VideoLanguageModule):
         Beside a base in few bits the last LoRA, or both experts, stay as well, as they were trained.
         """
         adapter = self.adapter(width(llm), weights)
+        learned = self.manifest.get("stage") in TRAIN_HEADS and self.localizer.head(width(llm)) is not None
+        if learned and not weights.head:
+            raise ValueError(f"{self.previous}: head.safetensors is missing; copy the whole folder again")
         merged = len(weights.loras) - bool(self.quantization)
         llm = self.base_with(llm, weights.loras[: max(merged, 0)])
         for lora in weights.loras[max(merged, 0) :]:
@@ -118,20 +123,19 @@ class TrainedModel(VideoLanguageModule):
         return read_weights(self.previous)
 
 
-def training_queries(run: Path) -> Iterator[Query]:
-    """The annotations that a run and the stages before it were trained on.
+def needed(manifest: Mapping, key: str, where: Path):
+    """An entry that a model cannot answer without. Raises ValueError where it is missing."""
+    if manifest.get(key) is None:
+        raise ValueError(f"{where}: key {key!r} is missing in the manifest; copy it again, or export the run anew")
+    return manifest[key]
 
-    Raises:
-        OSError: the run folder has no ``config.yaml``, or an annotation file is not there any more.
-    """
-    run = Path(run)
-    folder = run.parent.parent if run.suffix == ".ckpt" else run
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    for source in config["data"]["train"]:
-        yield from read_queries(source["queries"])
-    previous = config["model"]["init_args"].get("previous")
-    if previous:
-        yield from training_queries(previous)
+
+def settings_of(kind: type, settings: Mapping, what: str):
+    """A dataclass of settings that a manifest holds. Raises ValueError for one that it does not have."""
+    try:
+        return kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} in the manifest: {error}".replace(f"{kind.__name__}.__init__() ", "")) from None
 
 
 def read_differently(config: dict, changes: Mapping) -> Localizer:

@@ -33,6 +33,7 @@ from models.checkpoints import (
     best_device,
     check_keys,
     checkpoint_activations,
+    compute_type,
     empty_llm,
     fingerprint,
     load_llm,
@@ -96,10 +97,14 @@ class VideoLanguageModule(L.LightningModule):
     ):
         super().__init__()
         check_quantization(quantization)
+        if max_text_tokens < 1 or feature_width < 1:
+            raise ValueError(
+                f"max_text_tokens and feature_width must be 1 or more, got {max_text_tokens} and {feature_width}"
+            )
         self.quantization = quantization
         self.llm_name, self.localizer, self.previous = llm, localizer, previous
         self.chat, self.system, self.style = chat, system, style
-        self.feature_width, self.spatial, self.llm_dtype = feature_width, spatial, getattr(torch, dtype)
+        self.feature_width, self.spatial, self.llm_dtype = feature_width, spatial, compute_type(dtype)
         self.adapter_settings, self.optimization = adapter, optimization
         self.gradient_checkpointing = gradient_checkpointing
         compression = Compression.parse(spatial) if spatial else None

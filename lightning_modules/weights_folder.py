@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 
 from callbacks.resuming import BestCheckpoint
+from command_line.tables import say
 from datamodules.chat_formats import CHAT_FORMATS
 from datamodules.records import FeatureHeader
 from models.checkpoints import check_keys, write_weights
@@ -60,7 +61,7 @@ def save_trained(folder: Path, trainer: L.Trainer, best: BestCheckpoint | None) 
         write_weights(folder, weights)
         note_artifact(trainer.loggers, folder, about)
         chosen = f"best {about['monitor']}: {about['score']:.2f}" if "score" in about else "the last ones"
-        print(f"\nTrained weights: {folder} ({chosen}, step {about['step']})")
+        say(f"\nTrained weights: {folder} ({chosen}, step {about['step']})")
 
 
 def note_artifact(loggers: list, folder: Path, about: dict) -> None:

@@ -127,9 +127,11 @@ def _json_events(text: str) -> Iterator[tuple[int, int, str]]:
     """Items up to the first one that does not fit ``{"event": .., "timestamps": "from xx to yy"}``."""
     try:
         for item in json.loads(text):
-            times = item["timestamps"]
-            yield int(times[5:7]), int(times[-2:]), item["event"]
-    except (ValueError, KeyError, TypeError, IndexError):
+            times, said = item["timestamps"], item["event"]
+            if not isinstance(said, str):
+                return
+            yield int(times[5:7]), int(times[-2:]), said
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return
 
 

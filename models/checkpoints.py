@@ -7,11 +7,9 @@ to by name and fingerprint. The released VTimeLLM folders are read as well.
 """
 
 import hashlib
-import json
 import os
-import re
+import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,45 +17,27 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import Linear as PlainLora
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.tokenizers import as_published
 from models.gguf import converted, gguf_file
+from models.manifest import MANIFEST, check_parts, expert_names, lora_names, read_manifest, write_manifest
+from models.released import read_lora, read_released, released_stages
+from models.tensor_files import first, read_tensors, save_tensors
 from models.vocabulary import is_tied
+from models.weights import Lora, Weights
 
-EXPERTS = ("temporal", "spatial")
-"""Names of the experts of ``models.routed_lora``."""
-LORA_KEYS = (
-    "r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "modules_to_save", "trainable_token_indices",
-    "ensure_weight_tying",
-)  # fmt: skip
-"""Settings of a LoRA that matter here. PEFT files of other versions have others beside, and may lack the last three."""
+COMPUTE_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-@dataclass
-class Lora:
-    """One low-rank adapter: its configuration and its tensors under PEFT's names."""
-
-    config: LoraConfig
-    tensors: dict[str, Tensor]
-
-
-@dataclass
-class Weights:
-    """Everything that was trained on top of a base model."""
-
-    adapter: dict[str, Tensor] = field(default_factory=dict)
-    """State dict of the visual adapter; empty if there is none yet."""
-    loras: list[Lora] = field(default_factory=list)
-    """In the order in which they were trained and are merged."""
-    manifest: dict = field(default_factory=dict)
-    """What made them: base, localizer, conversation format, stage, features."""
-    head: dict[str, Tensor] = field(default_factory=dict)
-    """State dict of what the localizer learns on hidden states; empty if it learns nothing."""
-    experts: dict[str, Lora] = field(default_factory=dict)
-    """By name; they act on the base with ``loras`` merged. Empty if there are none."""
+def compute_type(name: str) -> torch.dtype:
+    """A floating type by its name. Raises ValueError for any other name."""
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in COMPUTE_TYPES}
+    if name not in known:
+        raise ValueError(f"dtype {name!r} is none to compute in; known: {', '.join(known)}")
+    return known[name]
 
 
 def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -107,8 +87,17 @@ def _load(kind: type, name: str, what: str = "llm", **settings):
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{what} {name!r} is neither a folder with a checkpoint nor a model of the hub that can be reached: "
-            f"{str(error).splitlines()[0]}"
+            f"{first(error)}"
         ) from error
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{what} {name!r} holds a pickle with other objects than plain tensors, and these are not loaded; convert "
+            "it to safetensors where you trust it"
+        ) from None
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, RuntimeError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError) as error:
+        raise ValueError(f"{what} {name!r} is damaged: {type(error).__name__}: {first(error)}") from error
 
 
 def fingerprint(llm: PreTrainedModel) -> str:
@@ -209,123 +198,56 @@ def check_keys(what: str, expected: dict[str, object], found: dict[str, object])
 
 
 def write_weights(folder: Path, weights: Weights) -> None:
-    """Write a weights folder."""
+    """Write a weights folder.
+
+    Raises:
+        ValueError: a number is not finite.
+        OSError: a file cannot be written.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (("adapter", weights.adapter), ("head", weights.head)):
         if tensors:
-            _save(tensors, folder / f"{name}.safetensors")
+            save_tensors(tensors, folder / f"{name}.safetensors")
     merged = {f"lora-{number}": lora for number, lora in enumerate(weights.loras, 1)}
     for name, lora in (merged | weights.experts).items():
         lora.config.save_pretrained(folder / name)
-        _save(lora.tensors, folder / name / "adapter_model.safetensors")
-    (folder / "manifest.json").write_text(json.dumps(weights.manifest, indent=2) + "\n")
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
-    readable(path)
-
-
-def readable(path: Path) -> None:
-    """Give a file the mode that any new file gets here; safetensors writes for its owner alone (0600)."""
-    new = path.with_name(f".{path.name}.mode")
-    new.touch()
-    path.chmod(new.stat().st_mode & 0o777)
-    new.unlink()
+        save_tensors(lora.tensors, folder / name / "adapter_model.safetensors")
+    write_manifest(folder, weights)
 
 
 def read_weights(folder: Path) -> Weights:
     """Read the weights of a run folder, of a weights folder, of a checkpoint, or of the released VTimeLLM folders.
 
     Raises:
-        ValueError: it is none of these; the message says what was looked for.
+        ValueError: it is none of these, or a part is missing or damaged; the message names the file.
+        OSError: a file cannot be read.
     """
     folder = Path(folder)
     if folder.suffix == ".ckpt":
         from models.training_checkpoints import read_checkpoint  # which needs this module
 
         return read_checkpoint(folder)
-    inner = folder / "model" if (folder / "model" / "manifest.json").is_file() else folder
-    if (inner / "manifest.json").is_file():
-        return Weights(
-            adapter=load_file(inner / "adapter.safetensors"),
-            head=load_file(inner / "head.safetensors") if (inner / "head.safetensors").is_file() else {},
-            loras=[_read_lora(path) for path in sorted(inner.glob("lora-*"), key=lambda p: int(p.name[5:]))],
-            experts={name: _read_lora(inner / name) for name in EXPERTS if (inner / name).is_dir()},
-            manifest=json.loads((inner / "manifest.json").read_text()),
-        )
-    if stages := _released_stages(folder):
-        return _read_released(stages)
+    inner = folder / "model" if (folder / "model" / MANIFEST).is_file() else folder
+    if (inner / MANIFEST).is_file():
+        return _read_folder(inner)
+    if stages := released_stages(folder):
+        return read_released(stages)
     raise ValueError(
         f"{folder} holds no trained weights: neither model/manifest.json (a finished run of train.py) "
         "nor *stage1/mm_projector.bin (the released VTimeLLM weights)"
     )
 
 
-def _read_lora(folder: Path) -> Lora:
-    config = lora_from(json.loads((folder / "adapter_config.json").read_text()))
-    safe = folder / "adapter_model.safetensors"
-    tensors = load_file(safe) if safe.is_file() else _load_bin(folder / "adapter_model.bin")
-    return Lora(config, tensors)
-
-
-def lora_from(settings: dict) -> LoraConfig:
-    """A LoRA's configuration from settings that a file holds."""
-    return LoraConfig(**{key: settings.get(key) for key in LORA_KEYS})
-
-
-def _load_bin(path: Path) -> dict[str, Tensor]:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _released_stages(folder: Path) -> dict[int, Path]:
-    """Folders ``NAME-stage1`` to ``NAME-stage3`` of one model, as VTimeLLM's authors publish them, if there are any.
-
-    Args:
-        folder: that holds them, or, where it holds several models, ``folder/NAME`` of one of them.
-
-    Raises:
-        ValueError: it holds several models, or one that is no Llama.
-    """
-    inside = folder.glob("*stage[123]")
-    beside = (path for path in folder.parent.glob("*stage[123]") if path.name.startswith(folder.name))
-    models: dict[str, dict[int, Path]] = {}
-    for path in sorted(path for path in [*inside, *beside] if path.is_dir()):
-        models.setdefault(path.name[: -len("stage1")].rstrip("-_"), {})[int(path.name[-1])] = path
-    models = {name: found for name, found in models.items() if (found.get(1, folder) / "mm_projector.bin").is_file()}
-    if len(models) > 1:
-        choices = ", ".join(str(next(iter(found.values())).parent / name) for name, found in models.items())
-        raise ValueError(f"{folder} holds the released weights of {len(models)} models; name one of them: {choices}")
-    if any("chatglm" in name.lower() for name in models):
-        raise ValueError(f"{folder}: VTimeLLM's ChatGLM3 weights are not read here, only those of Vicuna")
-    return next(iter(models.values()), {})
-
-
-def _read_released(stages: dict[int, Path]) -> Weights:
-    """The adapter, and the LoRA of each later stage."""
-    adapter = _projector(_load_bin(stages[1] / "mm_projector.bin"))
-    loras = []
-    for stage in (stages[number] for number in (2, 3) if number in stages):
-        tuned = stage / "non_lora_trainables.bin"
-        adapter.update(_projector(_load_bin(tuned)) if tuned.is_file() else {})
-        loras.append(_read_lora(stage))
-    manifest = {
-        "stage": f"released stage {len(loras) + 1}",
-        "localizer": {"class_path": "localizers.text_timestamps.TextTimestamps", "init_args": {}},
-        "chat": "vicuna_v1" if loras else "plain",
-    }
-    return Weights(adapter, loras, manifest)
-
-
-def _projector(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``weight`` and ``bias`` under any prefix of ``mm_projector.``.
-
-    Raises:
-        ValueError: there is a tensor that is not the projector's.
-    """
-    names = {key: re.fullmatch(r"(?:.*\.)?mm_projector\.(weight|bias)", key) for key in tensors}
-    unknown = sorted(key for key, match in names.items() if match is None)
-    if unknown:
-        raise ValueError(f"released weights hold tensors that VTimeLLM does not have: {', '.join(unknown[:3])}")
-    return {match[1]: tensors[key].float() for key, match in names.items()}
+def _read_folder(folder: Path) -> Weights:
+    manifest, listed = read_manifest(folder)
+    adapter, head = folder / "adapter.safetensors", folder / "head.safetensors"
+    weights = Weights(
+        adapter=read_tensors(adapter) if listed is None or adapter.is_file() else {},
+        head=read_tensors(head) if head.is_file() else {},
+        loras=[read_lora(folder / name) for name in lora_names(folder)],
+        experts={name: read_lora(folder / name) for name in expert_names(folder)},
+        manifest=manifest,
+    )
+    check_parts(folder, weights, listed)
+    return weights

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import InstructBlipQFormerConfig, InstructBlipQFormerModel
 
 from models.checkpoints import check_keys
+from models.tensor_files import plain_pickle
 
 INSTRUCT_BLIP = {"vocab_size": 30523}
 """What the public Q-Former has beside the defaults of transformers: BERT's words and one ``[DEC]``."""
@@ -202,7 +203,7 @@ def read_instruct_blip(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file does not hold a dictionary of tensors under ``model``.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = plain_pickle(path)
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"{path} holds no tensors under 'model': it is not a BLIP-2 or InstructBLIP weights file")

@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from command_line.tables import say
+
 SMOLLM = "smollm"
 """What a GGUF file calls the manner of SmolLM2 (``tokenizer.ggml.pre``): each digit is a token."""
 AS_GPT2 = ("gpt-2", "default")
@@ -49,7 +51,7 @@ def converted(file: Path) -> Path:
     folder = cache_folder() / f"{file.stem}-{_digest(file)[:16]}-{FORMAT}"
     if (folder / "config.json").is_file():
         return folder
-    print(f"converting {file} once into {folder}", flush=True)
+    say(f"converting {file} once into {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
     try:

@@ -20,8 +20,9 @@ from peft.tuners.lora.layer import LoraLayer, LoraVariant
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.checkpoints import EXPERTS, Lora, check_keys, lora_config, merge_loras, wrap
+from models.checkpoints import check_keys, lora_config, merge_loras, wrap
 from models.token_router import Router
+from models.weights import EXPERTS, Lora
 
 
 def expert_configs(

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from models.checkpoints import EXPERTS, LORA_KEYS, Lora, Weights, lora_from, read_weights
+from models.checkpoints import read_weights
+from models.manifest import SCHEMA
+from models.tensor_files import check_finite, first
+from models.weights import EXPERTS, LORA_KEYS, Lora, Weights, lora_from
 
 VERSION = 1
 """Of the ``parts`` of a checkpoint."""
@@ -103,17 +106,37 @@ def read_checkpoint(path: Path, previous: Path | None = None) -> Weights:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises whatever its zip reader, pickle or mmap raises
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint: {first(error)}") from error
     if not isinstance(checkpoint, dict) or "parts" not in checkpoint:
         raise ValueError(
             f"{path} does not say what its tensors belong to: it is of an earlier version, or not of train.py; go on "
             "with its run (--resume true), and the checkpoints and weights that this writes can be used"
         )
-    parts = Parts(**checkpoint["parts"])
+    parts = _parts(checkpoint, path)
     merged = []
     if parts.merged:
         try:
             merged = read_weights(previous or parts.previous).loras[: parts.merged]
         except ValueError as error:
             raise ValueError(f"{path} goes on from {previous or parts.previous}, and {error}") from error
-    return assemble(checkpoint["state_dict"], parts, merged)
+    if len(merged) != parts.merged:
+        raise ValueError(f"{path} goes on from {parts.merged} LoRAs of {previous or parts.previous}, which has less")
+    try:
+        weights = assemble(checkpoint["state_dict"], parts, merged)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: its tensors are not those that its parts name ({error!r})") from None
+    for name, tensors in weights.parts.items():
+        check_finite(tensors, f"{path}, {name}")
+    return weights
+
+
+def _parts(checkpoint: dict, path: Path) -> Parts:
+    """What belongs to the tensors of a checkpoint. Raises ValueError where it is damaged or of a later version."""
+    try:
+        parts = Parts(**checkpoint["parts"])
+        SCHEMA.check(parts.manifest)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: parts: {error}") from None
+    if parts.version != VERSION:
+        raise ValueError(f"{path}: parts are of version {parts.version!r}, this WhenLM reads {VERSION}")
+    return parts

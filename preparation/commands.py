@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from command_line.tables import print_made
+from command_line.tables import print_made, say
 
 
 def import_meco(
@@ -50,5 +50,5 @@ def export(
     weights = exporting.read(checkpoint, previous)
     weights = exporting.export(weights, checkpoint, to, results or (), base, encoder, public=push is not None)
     if push:
-        print(f"Uploaded: {exporting.push(to, weights, push)}")
+        say(f"Uploaded: {exporting.push(to, weights, push)}")
     print_made("exported weights", to, exporting.sizes(weights))

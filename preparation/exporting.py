@@ -1,10 +1,10 @@
 """A run as a folder that other people can load: PEFT adapters, safetensors, and a card that says what they are."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from datamodules.strict_json import read_object
 from models.checkpoints import Weights, read_weights, write_weights
 from models.training_checkpoints import read_checkpoint
 from reports.card import write_card
@@ -58,7 +58,7 @@ def export(
 
 def _report(folder: Path) -> dict:
     try:
-        report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        report = read_object(folder / "metrics.json")
         return {"metrics": dict(report["metrics"]), "protocol": dict(report["protocol"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds no metrics.json of evaluate.py: {error}") from None

@@ -9,17 +9,20 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from datamodules.chat_formats import CHAT_FORMATS
+from datamodules.strict_json import read_object
 from localizers import FrameMatching, StructuralTokens, TextTimestamps
 from localizers.base import Localizer
 from models.adapters import Compressor
-from models.checkpoints import Weights, check_keys, fingerprint, load_tokenizer, readable, write_weights
+from models.checkpoints import check_keys, fingerprint, load_tokenizer, write_weights
 from models.frame_compressor import load_compressor, parameter_name
+from models.manifest import read_lora_config
+from models.tensor_files import read_tensors, readable
+from models.weights import Weights
 
 LLM, ADAPTER, HEAD = "language model", "adapter", "head"
 KEPT = (LLM, ADAPTER, HEAD)
@@ -35,8 +38,6 @@ LORA_FILE, TRAINED_FILE = "adapter_model.safetensors", "pytorch_model.safetensor
 """What is in a folder that is not merged: PEFT's LoRA, and the other trained tensors in full."""
 WRAPPED = "base_model.model."
 """What PEFT puts in front of every key."""
-UNUSUAL_LORA = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
-"""Settings with which a LoRA is merged in another way."""
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt")
 
 
@@ -77,7 +78,7 @@ def import_merged(
     folder, output = Path(folder), Path(output)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: choose another output")
-    raw = json.loads((folder / "config.json").read_text())
+    raw = read_object(folder / "config.json")
     if raw.get("conv_type") not in CHAT_FORMATS:
         raise ValueError(f"{folder}/config.json: conv_type must be one of {', '.join(CHAT_FORMATS)}")
     places, parts = read_released(folder, base)
@@ -135,18 +136,23 @@ def read_merged(folder: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         ValueError: there are no shards, or they do not hold what their index says.
     """
     index = folder / "model.safetensors.index.json"
-    listed = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
+    listed = read_object(index).get("weight_map") if index.is_file() else {}
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise ValueError(f"{index}: weight_map must be an object of file names")
     files = sorted({Path(name).name for name in listed.values()}) or ["model.safetensors"]
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} is no merged model in safetensors: {missing[0]} is missing")
     places, tensors = {}, {}
     for name in files:
-        with safe_open(folder / name, "pt") as shard:
-            for key in shard.keys():  # noqa: SIM118 (not a dictionary)
-                places[key] = place(key)
-                if places[key] in KEPT:
-                    tensors[key] = shard.get_tensor(key)
+        try:
+            with safe_open(folder / name, "pt") as shard:
+                for key in shard.keys():  # noqa: SIM118 (not a dictionary)
+                    places[key] = place(key)
+                    if places[key] in KEPT:
+                        tensors[key] = shard.get_tensor(key)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} cannot be read as safetensors: {error}; copy it again") from None
     if listed:
         check_keys(f"{folder}: indexed", dict.fromkeys(listed), dict.fromkeys(places))
     return places, tensors
@@ -163,19 +169,16 @@ def add_trained(tensors: dict[str, Tensor], folder: Path) -> dict[str, str]:
     """
     places = {}
     if (folder / TRAINED_FILE).is_file():
-        for key, tensor in load_file(folder / TRAINED_FILE).items():
+        for key, tensor in read_tensors(folder / TRAINED_FILE).items():
             bare = key.removeprefix(WRAPPED)
             places[key] = place(bare)
             if places[key] in KEPT:
                 tensors[bare] = tensor
     if (folder / LORA_FILE).is_file():
-        settings = json.loads((folder / "adapter_config.json").read_text())
-        other = [name for name in UNUSUAL_LORA if settings.get(name)]
-        if other:
-            raise ValueError(f"{folder}/adapter_config.json: a LoRA with {', '.join(other)} is not understood")
-        lora = load_file(folder / LORA_FILE)
+        config = read_lora_config(folder / "adapter_config.json")
+        lora = read_tensors(folder / LORA_FILE)
         places |= dict.fromkeys(lora, f"{LLM}, merged")
-        merge(tensors, lora, settings["lora_alpha"] / settings["r"], folder)
+        merge(tensors, lora, config.lora_alpha / config.r, folder)
     return places
 
 

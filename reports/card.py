@@ -5,7 +5,6 @@ It is written from the files of the run alone: ``model/manifest.json``, ``config
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import yaml
 
+from command_line.yaml_files import read_yaml
 from datamodules.leakage import overlap
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
+from datamodules.strict_json import read_object
 from reports.exports import write_whole
 from reports.measured import flat
 
@@ -89,15 +90,14 @@ def card(folder: Path, manifest: Mapping, run: Path, results: Mapping[str, Mappi
 
 def _manifest(folder: Path) -> dict:
     inner = folder / "manifest.json"
-    return json.loads((inner if inner.is_file() else folder / "model" / "manifest.json").read_text(encoding="utf-8"))
+    return read_object(inner if inner.is_file() else folder / "model" / "manifest.json")
 
 
 def _config(run: Path) -> dict:
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        return read_yaml(run / "config.yaml")
+    except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _front_matter(base: Mapping) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from command_line.yaml_files import read_yaml
+from datamodules.strict_json import read, read_object
 
 RESULTS = "metrics.json"
 SWEEP = "results.json"
@@ -75,7 +76,7 @@ def _read(label: str, folder: Path) -> list[_Result]:
     if not file.is_file() and (folder / SWEEP).is_file():
         return _read_sweep(label, folder)
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = read_object(file)
         metrics, protocol = dict(report["metrics"]), _facts(report["protocol"])
     except FileNotFoundError:
         raise ValueError(f"{folder} holds neither {RESULTS} (of evaluate.py) nor {SWEEP} (of sweep.py)") from None
@@ -88,7 +89,9 @@ def _read(label: str, folder: Path) -> list[_Result]:
 
 def _read_sweep(label: str, folder: Path) -> list[_Result]:
     """The points of a sweep; seeds of one point share a key."""
-    points = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+    points = read(folder / SWEEP)
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise ValueError(f"{folder / SWEEP} is no list of the points of a sweep")
     points = [point for point in points if point.get("metrics")]
     settings = [{k: v for k, v in point["parameters"].items() if k != "seed_everything"} for point in points]
     varied = [name for name in (settings[0] if settings else ()) if len({str(one.get(name)) for one in settings}) > 1]
@@ -137,8 +140,8 @@ def _decoding(generation: Mapping) -> str:
 def _settings(run: Path) -> object:
     """The config of a run without what seeds may differ in; the folder's name where there is no config."""
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        config = read_yaml(run / "config.yaml")
+    except (OSError, ValueError):
         return str(run)
     return {name: value for name, value in flat(config).items() if not name.startswith(OWN)}
 

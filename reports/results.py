@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 
-from command_line.tables import shown
+from command_line.tables import PlainConsole, shown
 from datamodules.prediction import Prediction
 from datamodules.schema import Query
 from reports.escaping import escaped
@@ -157,6 +156,6 @@ def answers_table(results: Sequence[Moments], most: int = 3) -> Table:
 
 def printed(*parts: Table | str, width: int = 110) -> str:
     """What a console would print, as text."""
-    console = Console(file=io.StringIO(), width=width)
+    console = PlainConsole(file=io.StringIO(), width=width)
     console.print(*parts, markup=False, highlight=False, sep="\n")
     return console.file.getvalue().rstrip("\n")

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from command_line.errors import failed
 from command_line.parser import CommandParser
+from command_line.tables import say
 from sweeps.sweep_file import read_yaml
 
 OF_AGENT = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
@@ -60,7 +62,7 @@ def run_chain(file: Path, row: str, output: Path, more: Sequence[str], dry_run: 
     commands = stage_commands(file, row, output.parent / "stages", more)
     for number, (folder, arguments) in enumerate(commands, 1):
         if dry_run:
-            print(" ".join([sys.executable, "train.py", *arguments]))
+            say(" ".join([sys.executable, "train.py", *arguments]))
             continue
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
@@ -71,7 +73,7 @@ def run_chain(file: Path, row: str, output: Path, more: Sequence[str], dry_run: 
             if number < len(commands):
                 environment = {key: value for key, value in environment.items() if key not in OF_AGENT}
             began = (folder / "checkpoints" / "last.ckpt").is_file()
-            print(f"stage {number} of {len(commands)}: {folder}", flush=True)
+            say(f"stage {number} of {len(commands)}: {folder}")
             arguments = [sys.executable, "train.py", *arguments, *["--resume=true"] * began]
             if status := subprocess.run(arguments, env=environment).returncode:
                 return status
@@ -95,9 +97,8 @@ def main(args: Sequence[str] | None = None) -> int:
     output = chosen.output or agents_folder(dict(os.environ), chosen.row)
     try:
         return run_chain(chosen.file, chosen.row, output, [arg for arg in args if arg not in mine], chosen.dry_run)
-    except (ValueError, OSError) as error:
-        print(f"sweeps.chain: error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failed("sweeps.chain", error)
 
 
 def agents_folder(environment: dict[str, str], row: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock
 
+from command_line.tables import say
 from sweeps.sweep_file import command
 from sweeps.table import last_metrics
 
@@ -93,7 +94,7 @@ def run_points(settings: dict, points: Sequence[Point], jobs: int, done) -> dict
             return
         status = 0
         if not point.finished:
-            print(f"run {point.number + 1} of {len(points)}: {json.dumps(point.parameters)}", flush=True)
+            say(f"run {point.number + 1} of {len(points)}: {json.dumps(point.parameters)}")
             status = devices.run(point.arguments(settings), point.folder / "log.txt" if jobs > 1 else None)
         with turn:
             if status:

@@ -6,20 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import yaml
-
-
-def read_yaml(path: Path) -> dict:
-    """A YAML file that holds a mapping. Raises ValueError naming what is wrong with it."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f", line {place.line + 1}" if place else ""
-        raise ValueError(f"{path}{where}: no YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected keys and values, found {type(content).__name__}")
-    return content
+from command_line.yaml_files import read_yaml
 
 
 def read_sweep(path: Path) -> dict:

@@ -10,7 +10,7 @@ from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
 from preparation.annotations import reader
-from preparation.annotations.files import REPAIRED
+from preparation.annotations.files import LAYOUT, REPAIRED
 from preparation.annotations.meco_prompts import KEPT
 from preparation.annotations.selection import select
 
@@ -66,7 +66,10 @@ def convert(
     if unknown := sorted(set(given) - set(known)):
         takes = ", ".join(f"--{option}" for option in known) or "no option of its own"
         raise ValueError(f"--{unknown[0]} is not for {name}, which takes {takes}")
-    queries, dropped = read(path, on_error, **given)
+    try:
+        queries, dropped = read(path, on_error, **given)
+    except LAYOUT as error:
+        raise ValueError(f"{path}: not the layout of {name} ({type(error).__name__}: {error})") from error
     queries = [query if query.source else replace(query, source=name) for query in queries]
     if rule:
         queries, counts = select(rule, queries)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preparation.annotations.files import read_csv, read_json, read_text
+from preparation.annotations.files import LAYOUT, read_csv, read_json, read_text
 
 VIDEO_COLUMNS = ("video", "video_id", "vid", "id", "youtube_id", "name")
 LENGTH_COLUMNS = ("duration_s", "duration", "length", "length_s")
@@ -92,7 +92,7 @@ def _json_entries(path: Path) -> Iterator[tuple[str, str, float | None, bool]]:
                 yield f"entry {place!r}", place, entry["duration"] if isinstance(entry, dict) else entry, True
             else:
                 yield f"entry {place}", *_sample(entry)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (ValueError, *LAYOUT) as error:
             raise ValueError(f"{path}, {kind} {place}: no id with a duration in it ({error!r})") from None
 
 

@@ -15,6 +15,8 @@ from datamodules.skips import OnError, Skips
 REPAIRED = "repaired"
 """Begins what is counted of windows that were mended."""
 MENDS = "; --repair true mends such windows"
+LAYOUT = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What reading an entry raises that is of another layout than its reader knows."""
 KEYS = 8
 """The keys that a message names."""
 MOMENT_S = 1.0
@@ -40,6 +42,8 @@ def read_json(path: Path):
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError(f"{path}: not JSON that can be read: it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
     except ValueError as error:
@@ -119,7 +123,7 @@ class Records:
             yield
         except KeyError as error:
             self.skips.add(f"{self.path}, {where}", f"no key {error}")
-        except (TypeError, AttributeError, IndexError) as error:
+        except LAYOUT as error:
             self.skips.add(f"{self.path}, {where}", "entry of another layout", repr(error))
         except ValueError as error:
             reason, _, detail = str(error).replace(", got ", ": ", 1).partition(": ")
@@ -153,6 +157,8 @@ class Records:
                         rows.append((f"line {place}", json.loads(line, object_pairs_hook=_unique)))
                     except json.JSONDecodeError as error:
                         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+                    except RecursionError:
+                        raise ValueError("not JSON: nested too deeply") from None
         return rows
 
     def event(self, span, duration_s: float | None, caption: str = "") -> Event:

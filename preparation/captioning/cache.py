@@ -59,14 +59,14 @@ class AnswerCache:
         for number, line in enumerate(lines, 1):
             try:
                 self._read(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{self.path}, line {number}: not a recorded answer ({error}); mend it") from None
         if not last:
             return
         try:
             self._read(last)
             self._file.write(b"\n")  # only the end of the line was missing
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._file.truncate(self._file.tell() - len(last))
 
     def _read(self, line: bytes) -> None:

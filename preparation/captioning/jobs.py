@@ -183,7 +183,9 @@ def read_dialogue(answer: str, events: Sequence[Event]) -> tuple[Turn, ...]:
         pairs = [(read_text(turn["question"], times), read_text(turn["answer"], times)) for turn in found]
     except json.JSONDecodeError as error:
         raise Malformed("not JSON", error.msg) from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        if isinstance(error, Malformed):
+            raise
         raise Malformed("not a list of turns", f"{type(error).__name__} {error}") from None
     known = " ".join(event.caption for event in events)  # a caption may speak of "10 seconds"
     turns = []

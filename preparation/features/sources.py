@@ -1,12 +1,12 @@
 """Video and image files: which ones there are to extract."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.records import member_key
+from datamodules.strict_json import brief, decode
 
 VIDEO_TYPES = (
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts",
@@ -88,7 +88,9 @@ def _read_list(path: Path) -> Iterator[Source]:
             continue
         try:
             if path.suffix == ".jsonl":
-                entry = json.loads(line)
+                entry = decode(line)
+                if not isinstance(entry, dict):
+                    raise ValueError(f"must be an object, got {brief(entry)}")
                 unknown = set(entry) - {"id", "path", "start_s", "end_s"}
                 if unknown or not isinstance(entry.get("path"), str):
                     raise ValueError(f"needs a path, and id, start_s and end_s at most, got {sorted(entry)}")

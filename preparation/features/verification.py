@@ -10,7 +10,7 @@ from pathlib import Path
 
 from command_line.progress import Bar
 from datamodules.records import DAMAGE, FeatureHeader, StrictTarInfo, decode_record
-from datamodules.shard_index import INDEX, index_path, read_folder, read_json
+from datamodules.shard_index import INDEX, index_path, misplaced, read_folder, read_json
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _verify_shard(
             yield Problem(tar.name, "", what, again)
         if not tar.is_file():
             raise FileNotFoundError("missing")
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError) as error:
         yield Problem(tar.name, "", str(error), again)
         return
     if tar.stat().st_size != shard["bytes"]:
@@ -108,11 +108,13 @@ def _verify_record(
     """What is wrong with one record. Its members are removed from ``places`` (name -> [offset, size])."""
     expected = {f"{record['key']}.{name}": place for name, place in record["members"].items()}
     lost = [name for name in expected if places.pop(name, None) != expected[name]]
+    if what := misplaced(record, os.fstat(descriptor).st_size):
+        return what
     try:
         video = decode_record(record, lambda offset, size: os.pread(descriptor, size, offset), header)
         readers[video.reader] += 1
     except DAMAGE as error:
-        return str(error)
+        return str(error) or type(error).__name__
     return f"reading the tar in sequence does not find {', '.join(lost)} where the index has it" if lost else ""
 
 

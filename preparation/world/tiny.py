@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from models.checkpoints import readable
+from models.tensor_files import readable
 
 PIECE = r"\d\d|\d|[^\W\d_]+|\n|[^\w\s]|_"
 """A token: two digits, one digit, a word, a newline, or one other character."""

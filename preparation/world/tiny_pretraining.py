@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
+from command_line.tables import say
 from datamodules.chat import IGNORE
 from preparation.world.position_tasks import POSITION, SYSTEMS, TASK_WORDS, Lesson, PositionTasks, TaskBatch
 from preparation.world.synthetic_language import TEXTS
@@ -112,5 +113,5 @@ def pretrain_tiny_lm(
         schedule.step()
         right += 0.03 * (share.item() - right) if "look" in terms else 0
         if (step + 1) % 250 == 0:
-            print(f"step {step + 1}: {100 * right:.0f} % of the numbers right")
+            say(f"step {step + 1}: {100 * right:.0f} % of the numbers right")
     save_tiny_lm(folder, model, tokenizer)

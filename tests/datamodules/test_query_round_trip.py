@@ -44,12 +44,13 @@ turns = st.builds(
 )
 scores = st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 4)), min_size=1, max_size=3).map(tuple)
 names = st.text(min_size=1)
+choices = st.lists(texts, min_size=2, max_size=5, unique_by=str.strip).map(tuple)
 queries_of_any_kind = st.one_of(
     st.builds(Query, names, names, st.just("grounding"), texts, st.lists(events, max_size=2).map(tuple),
               st.lists(turns, max_size=1).map(tuple), st.none() | st.just(600.0), source=st.text()),
     st.builds(Query, names, names, st.just("dialogue"), turns=st.lists(turns, min_size=1, max_size=2).map(tuple)),
     st.builds(Query, names, names, st.just("highlights"), st.text(), saliency=scores, clip_s=st.floats(0.5, 5)),
-    st.builds(Query, names, names, st.just("qa"), texts, options=st.lists(texts, min_size=2, max_size=5).map(tuple),
+    st.builds(Query, names, names, st.just("qa"), texts, options=choices,
               answer=st.none() | st.integers(0, 1)),
 )  # fmt: skip
 

@@ -114,7 +114,7 @@ def keyed_answer(key: str, value: object, where: str) -> Answer:
         raise FileError(f"{where}: expected 'video>>>query>>>span'")
     try:
         target = json.loads(parts[-1].replace("(", "[").replace(")", "]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FileError(f"{where}: no target window in {parts[-1]!r:.60}") from None
     about = {"video": parts[0], "text": SEPARATOR.join(parts[1:-1]), "target": target}
     if isinstance(value, str):

@@ -162,7 +162,7 @@ def starts_whole(line: str) -> bool:
     """True for a line that is a JSON object by itself, as in a file with one record a line."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -123,7 +123,9 @@ class Schema:
         try:
             self._adapter.validate_python(value)
         except ValidationError as error:
-            raise ValueError(_said(error.errors(include_url=False)[0])) from None
+            errors = error.errors(include_url=False)
+            misspelt = [one for one in errors if one["type"] == "extra_forbidden"]  # which is why another is missing
+            raise ValueError(_said((misspelt or errors)[0])) from None
 
 
 def _said(error: dict) -> str:

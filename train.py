@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from command_line.errors import failed
 from command_line.launcher import leave_group
@@ -44,6 +44,6 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        sys.exit(failed("train.py", error))
+        sys.exit(failed("train.py", error, (MisconfigurationException,)))
     except SIGTERMException:  # the checkpoint is written; tell the scheduler that the run did not finish
         sys.exit(143)

@@ -40,6 +40,7 @@ def check(cli: LightningCLI) -> None:
     Raises:
         ValueError, OSError: naming the mistake.
     """
+    check_numbers(cli)
     check_writable(Path(cli.config["output"]))
     cli.model.check_previous(cli.model.read_previous())
     data = cli.datamodule
@@ -52,6 +53,19 @@ def check(cli: LightningCLI) -> None:
     elif cli.trainer.max_steps == -1 and cli.trainer.max_epochs is None:
         raise ValueError("streamed shards have no end: set trainer.max_steps or trainer.max_epochs")
     cli.model.structure()  # names of layers, and shapes of what the stage before left
+
+
+def check_numbers(cli: LightningCLI) -> None:
+    """Raise ValueError for an empty run folder, and for settings with which nothing is trained."""
+    if not str(cli.config["output"]).strip():
+        raise ValueError("--output is empty; name the run folder")
+    trainer = cli.config["trainer"]
+    for name in ("max_steps", "max_epochs", "limit_train_batches"):
+        if trainer.get(name) is not None and trainer[name] == 0:
+            raise ValueError(f"trainer.{name} is 0: nothing would be trained")
+    clip = trainer.get("gradient_clip_val")
+    if clip is not None and not 0 <= clip < math.inf:
+        raise ValueError(f"trainer.gradient_clip_val must be a finite number and not negative, got {clip}")
 
 
 def check_writable(output: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import io
 import sys
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -92,15 +93,15 @@ def test_every_exception_is_one_line_and_status_2(error, capsys, tmp_path, monke
 @pytest.mark.parametrize(
     ("script", "inside", "args"),
     [
-        (prepare, "COMMANDS", ["verify"]),
+        (prepare, "COMMANDS", ["verify", "x"]),
         (ask, "run", ["--checkpoint=x", "v", "q"]),
         (sweep, "run", ["x.yaml", "--output=y"]),
     ],
     ids=["prepare", "ask", "sweep"],
 )
 def test_commands_that_return_their_status_end_so(script, inside, args, tmp_path, monkeypatch, capsys):
+    @wraps(prepare.COMMANDS["verify"])
     def fail(*args, **settings):
-        """Fails."""
         raise KeyError("words")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

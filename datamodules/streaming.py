@@ -1,14 +1,26 @@
 """Shards read in sequence from anywhere, without their index."""
 
+import shutil
 import tarfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import webdataset
 
+from command_line.tables import say
 from datamodules.records import DAMAGE, MEMBERS, FeatureHeader, StrictTarInfo, from_members, member_id
 from datamodules.schema import Video
 from datamodules.skips import OnError, Skips
+
+WAIT_S = 20.0
+"""Seconds without a byte of a shard after which that is said."""
+PROGRAMS = {
+    "file": "", "http": "curl", "https": "curl", "ftps": "curl", "sftp": "curl", "scp": "curl", "hf": "curl",
+    "gs": "gsutil", "htgs": "curl", "ais": "ais",
+}  # fmt: skip
+"""Kind of a URL -> the program with which WebDataset opens it."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,43 @@ def stream(
     urls = webdataset.shardlists.expand_urls(urls) if isinstance(urls, str) else list(urls)
     if not urls:
         raise ValueError("no URL to stream from")
-    pipes = [url for url in urls if url.strip().startswith("pipe:")]
-    if pipes and not allow_pipe:
-        raise ValueError(f"{pipes[0]!r} runs a shell command; pass allow_pipe=True if you wrote it yourself")
+    for url in urls:
+        check_url(url, allow_pipe)
     return webdataset.DataPipeline(
         webdataset.SimpleShardList(urls),
         webdataset.split_by_node,
         webdataset.split_by_worker,
         _Decoder(on_error, header),
     )
+
+
+def check_url(url: str, allow_pipe: bool = False) -> None:
+    """Refuse what cannot be opened, or must not be.
+
+    Raises:
+        ValueError: a ``pipe:`` URL that was not allowed, an unknown kind, or the program that opens it is missing.
+    """
+    scheme = url.strip().partition(":")[0].lower() if ":" in url else ""
+    if scheme == "pipe" and not allow_pipe:
+        raise ValueError(f"{url!r} runs a shell command; pass allow_pipe=True if you wrote it yourself")
+    if "://" not in url or scheme == "pipe":
+        return
+    if scheme not in PROGRAMS:
+        raise ValueError(f"{url!r}: shards at {scheme}:// cannot be opened; known: {', '.join(PROGRAMS)}")
+    if (program := PROGRAMS[scheme]) and shutil.which(program) is None:
+        raise ValueError(f"{url!r} is opened with {program}, which is not installed here")
+
+
+@contextmanager
+def said_after(seconds: float, words: str) -> Iterator[None]:
+    """Say that something is waited for, where it takes longer than this."""
+    timer = threading.Timer(seconds, say, (words,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass
@@ -85,10 +125,11 @@ class _Decoder:
         """(key, members) of one shard, up to its end or to the first damage."""
         key, members, damage = None, {}, None
         try:
-            with (
-                webdataset.gopen(url) as source,
-                tarfile.open(fileobj=source, mode="r|", tarinfo=StrictTarInfo) as archive,
-            ):
+            waiting = said_after(WAIT_S, f"{url}: no byte after {WAIT_S:g} s; its server may be trying again and again")
+            with ExitStack() as opened:
+                with waiting:  # tarfile reads the first header
+                    source = opened.enter_context(webdataset.gopen(url))
+                    archive = opened.enter_context(tarfile.open(fileobj=source, mode="r|", tarinfo=StrictTarInfo))
                 for member in archive:
                     archive.members = []  # tarfile would keep them all
                     following, name = webdataset.tariterators.base_plus_ext(member.name)

@@ -1,10 +1,13 @@
 """Arguments and configs that are broken end before anything is loaded, in a line that names them."""
 
 import pickle
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from datamodules.streaming import said_after, stream
 from datamodules.temporal import TemporalDataModule
 from evaluation.protocol import check_trained_on
 from lightning_modules.answering import Generation, GenerationChange
@@ -108,8 +111,6 @@ class Evil:
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "empty", "html"])
 def test_a_base_whose_pickle_is_not_plain_weights_is_refused(kind, llm, tmp_path, monkeypatch):
-    from pathlib import Path
-
     monkeypatch.chdir(tmp_path)
     base = tmp_path / "base"
     base.mkdir()
@@ -133,3 +134,28 @@ def test_answers_in_deep_or_odd_json_are_read_as_nothing(answer):
     assert TextTimestamps.read_events(answer) == (None, [])
     with pytest.raises(Malformed):
         read_dialogue(answer, ())
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://bucket/x.tar", "shards at s3:// cannot be opened"),
+        ("gs://bucket/x-{000..003}.tar", "opened with gsutil, which is not installed"),
+        ("PIPE:touch owned", "runs a shell command"),
+        (" pipe:touch owned", "runs a shell command"),
+        ("nothing://x.tar", "cannot be opened"),
+    ],
+)
+def test_shards_that_nothing_here_opens_are_refused_at_once(url, words, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    with pytest.raises(ValueError, match=words):
+        stream(url)
+
+
+def test_a_server_that_is_silent_is_said_to_be(capsys):
+    with said_after(0.01, "x: no byte"):
+        time.sleep(0.3)
+    assert capsys.readouterr().out == "x: no byte\n"
+    with said_after(10, "y"):
+        pass
+    assert not capsys.readouterr().out

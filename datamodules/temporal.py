@@ -111,8 +111,8 @@ class TemporalDataModule(L.LightningDataModule):
         """
         if split not in self._opened:
             reads, unique = self.dialogue.splicer.reads, split != "train"
-            first = self.trainer is None or self.trainer.local_rank == 0  # of the processes of a machine, one reads all
-            settings = self.on_error, unique, self.encoder, self.verify_checksums and first
+            verify = self.verify_checksums and (self.trainer is None or self.trainer.local_rank == 0)  # once a machine
+            settings = self.on_error, unique, self.encoder, verify
             opened, skipped = open_sources(self.sources[split], reads, *settings)
             self.skipped += skipped
             self.queries[split] = [query for pairs in opened for _, query in pairs]

@@ -148,7 +148,7 @@ def test_one_s_own_wording(run, knowing, tmp_path):
     assert any("Describe the events" in prompt for prompt in knowing.prompts)
     for content in ("grounded: x", "- a", "grounding: ''", "a: ["):
         wording.write_text(content)
-        with pytest.raises(ValueError, match="mine.yaml: "):
+        with pytest.raises(ValueError, match="mine.yaml"):
             run(knowing.url, f"--prompts={wording}")
 
 

@@ -98,7 +98,7 @@ def test_predictions_survive_a_file(tmp_path):
         ("[]", "line 2: no prediction"),
         ('{"query_id": "b"}', "line 2: no prediction"),
         ('{"query_id": "b", "video": "v", "task": "grounding", "answer": 3}', "answer must be text"),
-        ('{"query_id": "b", "video": "v", "task": "grounding", "answer": "", "spans": [[0, NaN]]}', "must be a finite number"),
+        ('{"query_id": "b", "video": "v", "task": "grounding", "answer": "", "spans": [[0, NaN]]}', "a finite number"),
         ('{"query_id": "b", "video": "v", "task": "grounding", "answer": "", "spans": [["0", 1]]}', "must be a number"),
         ('{"query_id": "b", "video": "v", "task": "grounding", "answer": "", "captions": ["x"]}', "1 captions for 0"),
         ('{"query_id": "a", "video": "v", "task": "grounding", "answer": ""}', "has an answer in line 1"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from datamodules.clip import Clip
 from datamodules.prediction import Prediction
-from datamodules.rendered import Rendered
+from datamodules.rendered import FrameTexts, Rendered
 from datamodules.schema import Event, Query, Turn
 from localizers.answer import Answer
 from localizers.telling import Captions
@@ -77,6 +77,13 @@ class Localizer(ABC):
             clip: time axis of the video.
             random: source of every choice between paraphrases.
         """
+
+    def frame_texts(self, clip: Clip) -> FrameTexts | None:
+        """What a model reads between the frames of a video, for example when each was taken; None: nothing.
+
+        Frames need not be neighbours: attention among frames, their states and sharing a video go by what is a frame.
+        """
+        return None
 
     def config(self) -> dict:
         """Class and settings, as configs write them."""

@@ -200,6 +200,8 @@ class VideoLLM(nn.Module):
         """
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
         prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids)
+        if self.feedback:
+            prefix = self.feedback(self.head, prefix, prompts.prefix_moments, frames)
         cache = DynamicCache(config=self.causal_lm.config)
         decoder = self.causal_lm.get_decoder()
         with self.watch() as before, route(self.llm, prompts.frame_mask):

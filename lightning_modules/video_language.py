@@ -45,7 +45,7 @@ from models.feedback import Feedback
 from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
 from models.video_llm import VideoLLM
-from models.vocabulary import add_tokens
+from models.vocabulary import add_tokens, normalise_rows
 from models.without_llm import WithoutLLM
 
 
@@ -241,6 +241,12 @@ class VideoLanguageModule(L.LightningModule):
             clip_split(optimizer, gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *args, **settings) -> None:
+        """As Lightning does; then rows of the localizer's tokens are scaled where it wants that."""
+        super().optimizer_step(*args, **settings)
+        if self.localizer.normalise_rows:
+            normalise_rows(self.model.llm, list(self.dialogue.special))
 
     def configure_optimizers(self) -> dict:
         """See Optimization."""

@@ -5,5 +5,6 @@ from localizers.sentence_matching import SentenceMatching
 from localizers.structural_tokens import StructuralTokens
 from localizers.temporal_expert import TemporalExpert
 from localizers.text_timestamps import TextTimestamps
+from localizers.time_tokens import TimeTokens
 
-__all__ = ["FrameMatching", "SentenceMatching", "StructuralTokens", "TemporalExpert", "TextTimestamps"]
+__all__ = ["FrameMatching", "SentenceMatching", "StructuralTokens", "TemporalExpert", "TextTimestamps", "TimeTokens"]

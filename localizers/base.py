@@ -46,6 +46,8 @@ class Localizer(ABC):
     """Those of them that are read with the time they stand for, see ``read_back``."""
     no_moment: ClassVar[str] = ""
     """The answer that a moment does not happen; empty: it has none, and cannot learn from queries without events."""
+    says_none: ClassVar[bool] = True
+    """Whether ``decode`` reads ``no_moment`` off the words; else off a score."""
     states: ClassVar[tuple[StatePoint, ...]] = ()
     """Hidden states that ``loss`` and ``decode`` want."""
     generates: ClassVar[bool] = True
@@ -54,6 +56,8 @@ class Localizer(ABC):
     """Settings that only ``decode`` looks at, so that a trained model can be read with others."""
     token_init: ClassVar[Literal["mean", "released"]] = "mean"
     """First values of the special tokens, see ``models.vocabulary``."""
+    normalise_rows: ClassVar[bool] = False
+    """Whether the rows of the special tokens are scaled after every step, see ``models.vocabulary.normalise_rows``."""
     lm_weight: ClassVar[float] = 1.0
     """Factor of the language-model loss beside the terms of ``loss``."""
 

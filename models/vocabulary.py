@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+from peft.utils.other import ModulesToSaveWrapper
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -21,6 +23,37 @@ def word_matrices(llm: PreTrainedModel) -> tuple[list[str], bool]:
     ends, tied = (llm.get_input_embeddings(), llm.get_output_embeddings()), is_tied(llm)
     names = {module: name.rpartition(".")[2] for name, module in llm.named_modules()}
     return [names[module] for module in ends[: 1 if tied else 2]], tied
+
+
+def rescaled(rows: Tensor, others: Tensor) -> Tensor:
+    """Rows (N, D) scaled by one number, so that their mean length is that of the others (V, D).
+
+    Source: Vid2Seq, the released training of VidChapters.
+    """
+    return rows / (rows.norm(dim=-1).mean() / others.norm(dim=-1).mean())
+
+
+@torch.no_grad()
+def normalise_rows(llm: nn.Module, ids: Sequence[int]) -> None:
+    """Scale the rows of some tokens to the mean length of all others, in each matrix in which they learn.
+
+    Args:
+        llm: with PEFT's layers, in which rows, or whole matrices, learn.
+        ids: of the tokens.
+    """
+    for layer in llm.modules():
+        if isinstance(layer, TrainableTokensLayer):
+            others = layer.get_base_layer().weight
+            parts = [(rows, slice(None)) for rows in layer.trainable_tokens_delta.values() if rows.requires_grad]
+        elif isinstance(layer, ModulesToSaveWrapper):
+            others = layer.original_module.weight
+            parts = [(saved.weight, list(ids)) for saved in layer.modules_to_save.values()]
+        else:
+            continue
+        old = torch.ones(len(others), dtype=torch.bool, device=others.device)
+        old[list(ids)] = False
+        for rows, at in parts:
+            rows[at] = rescaled(rows[at], (rows if len(rows) == len(others) else others)[old]).to(rows.dtype)
 
 
 def add_tokens(

@@ -5,6 +5,7 @@ What is read from hidden states is what a perfect model would say about its own 
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -18,7 +19,7 @@ from datamodules.query_files import write_queries
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import TurnWriter
-from localizers import FrameMatching, StructuralTokens, TemporalExpert, TextTimestamps
+from localizers import FrameMatching, StructuralTokens, TemporalExpert, TextTimestamps, TimeTokens
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer
 from localizers.frame_matching import VID
@@ -91,7 +92,12 @@ WAYS = {
     "tokens": (PerfectTokens, tokens),
     "expert": (PerfectExpert, expert),
     "matching": (FrameMatching, matching),
-}
+    "time_tokens": (TimeTokens, text),
+    "vid2seq": (partial(TimeTokens, count=101, name="<time={}>", wording="{start} {end}",
+                        event_wording="{span} {caption}", mark_questions=False), text),
+    "omnivid": (partial(TimeTokens, name="<time_bin_{}>", wording="{start}{end}",
+                        event_wording="<event>{span}{caption}</event>", mark_questions=False), text),
+}  # fmt: skip
 CAPTIONS = ("query_focused", "query", "none")
 
 

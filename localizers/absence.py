@@ -1,0 +1,12 @@
+"""An answer that the moment asked for does not happen: how all localizers write it, and how it is read."""
+
+from metrics import read_moments
+
+NO_MOMENT = "The event does not happen in the video."
+NONE = "none"
+"""Reading rule of an answer that says so: it has no spans, and is not unparsed."""
+
+
+def says_none(text: str) -> bool:
+    """Whether an answer without times says that its moment does not happen, in these words or in others."""
+    return text.strip() == NO_MOMENT or read_moments(text).rule == NONE

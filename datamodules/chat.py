@@ -159,13 +159,14 @@ class ChatEncoder:
         return ids, labels
 
     def within(self, text: str) -> list[int]:
-        """Ids of a text that stands in the middle of others, between the frames of a video."""
-        pieces = ((piece, isinstance(piece, Token) and piece in self.ids) for piece in Text(text).pieces)
-        return [
-            number
-            for piece, token in pieces
-            for number in ([self.ids[piece]] if token else [number for number, _ in self.text.inside(str(piece))])
-        ]
+        """Ids of a text between the frames of a video; tokens that the vocabulary does not have are left out."""
+        ids = []
+        for piece in Text(text).pieces:
+            if not isinstance(piece, Token):
+                ids += [number for number, _ in self.text.inside(piece)]
+            elif piece in self.ids:
+                ids.append(self.ids[piece])
+        return ids
 
     def _encoded(self, turns: Turns) -> Iterator[tuple[int, str]]:
         """Each id with the role of its first character. Texts on both sides of the video are sequences of their own."""

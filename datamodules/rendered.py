@@ -33,7 +33,7 @@ class FrameTexts:
     """What stands between the frames of a video."""
 
     before: tuple[str, ...]
-    """(T,) the text before each frame, often empty; the tokens of a ``Text`` are meant."""
+    """(T,) the text before each frame, often empty; the tokens of a ``Text`` are meant, if there are such."""
     behind: str = ""
     """Behind the last frame."""
     moments: tuple[tuple[float, float], ...] = ()

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
-from datamodules.chat import chat_format, check_end
+from datamodules.chat import IGNORE, chat_format, check_end
 from datamodules.chat_formats import ChatFormat
 from datamodules.dialogue import Dialogue
 from datamodules.prediction import Prediction
@@ -169,7 +169,7 @@ class VideoLanguageModule(L.LightningModule):
 
     def _around(self, llm: PreTrainedModel, previous: Weights) -> VideoLLM:
         llm.requires_grad_(False)
-        add_tokens(llm, self.dialogue.tokenizer, self.dialogue.new_tokens, self.localizer.token_init)
+        add_tokens(llm, self.dialogue.tokenizer, self.dialogue.new_tokens, *self.localizer.first_rows)
         # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
         model = self.build(llm, previous).train()
         data = getattr(self._trainer, "datamodule", None)
@@ -229,6 +229,8 @@ class VideoLanguageModule(L.LightningModule):
         ids = {token: number for number, token in self.dialogue.special.items()}
         lm_loss = self.localizer.lm_weight * output.lm_loss
         terms = {"lm": lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
+        labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORE]
+        terms |= self.localizer.word_loss(output.logits, labels, ids)
         loss = sum(terms.values())
         self.log("train/loss", loss.detach(), logger=False, batch_size=len(batch.queries))  # for those who monitor it
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}

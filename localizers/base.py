@@ -58,6 +58,8 @@ class Localizer(ABC):
     """First values of the special tokens, see ``models.vocabulary``."""
     normalise_rows: ClassVar[bool] = False
     """Whether the rows of the special tokens are scaled after every step, see ``models.vocabulary.normalise_rows``."""
+    copied_rows: ClassVar[Mapping[str, str]] = {}
+    """Special tokens whose first values are those of a word, and the words; of others ``token_init`` says."""
     lm_weight: ClassVar[float] = 1.0
     """Factor of the language-model loss beside the terms of ``loss``."""
 
@@ -65,6 +67,11 @@ class Localizer(ABC):
     """What an answer says of an event beside its time."""
     bidirectional: bool = False
     """Whether a video's frames attend to all of its frames, and not only to earlier ones."""
+
+    @property
+    def first_rows(self) -> tuple[Literal["mean", "released"], Mapping[str, str]]:
+        """First values of the special tokens' rows, as ``models.vocabulary.add_tokens`` takes them."""
+        return self.token_init, self.copied_rows
 
     def head(self, width: int) -> nn.Module | None:
         """What is learned beside the language model, on hidden states of ``width``; None: nothing."""
@@ -103,6 +110,16 @@ class Localizer(ABC):
             head: what ``head`` made.
             states: (B, L, D) by ``StatePoint``.
             batch: they belong to it.
+            ids: of the special tokens.
+        """
+        return {}
+
+    def word_loss(self, logits: Tensor, labels: Tensor, ids: Mapping[str, int]) -> dict[str, Tensor]:
+        """Named loss terms on the words themselves.
+
+        Args:
+            logits: (N, V) of the supervised tokens of a batch.
+            labels: (N,) what they should be.
             ids: of the special tokens.
         """
         return {}

@@ -12,10 +12,10 @@ from torch import nn
 from datamodules.clip import Clip
 from datamodules.markup import VIDEO, Text, Token, any_of, fill, literal
 from datamodules.rendered import Rendered
-from datamodules.schema import Turn
+from datamodules.schema import Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
-from localizers.written_spans import Found, WrittenSpans, capital
+from localizers.written_spans import BETWEEN, Found, WrittenSpans, capital
 
 ASKS_WHEN = "<timestamp_grounding>"
 """Of Grounded-VideoLLM: stands in a question whose answer names times."""
@@ -23,8 +23,6 @@ TAG = re.compile(r"</?\w+>")
 """Pattern of what stands around an event in a wording."""
 WHEN = ("grounding", "highlights", "grounded_qa", "dense_captioning")
 """Tasks that are answered with times."""
-BETWEEN = re.compile(r"\s*(?:-|–|to|and|until|,)?\s*", re.IGNORECASE)
-"""Pattern of what may stand between the two times of a span."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class TimeTokens(WrittenSpans):
     def _pattern(self) -> re.Pattern:
         return re.compile(re.escape(self.name).replace(re.escape("{}"), r"(\d+)"))
 
-    def find(self, answer: Answer, clip: Clip, head: nn.Module | None) -> list[Found]:
+    def find(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None) -> list[Found]:
         """Each two tokens with nothing but a word between them."""
         if self.legacy == "vid2seq":
             return [*self._released_events(answer.text, clip)]

@@ -22,6 +22,8 @@ from localizers.telling import UNIT, Telling, telling, write_times
 
 BEHIND = re.compile(rf"^{UNIT}[\s,:.]*|[\s,:]*(?:\b(?:from|in|at|during|between)\s*)?$", re.IGNORECASE)
 """Pattern of what does not belong to a caption that stands behind its time."""
+BETWEEN = re.compile(rf"{UNIT}\s*(?:-|–|to|and|until|,)?\s*", re.IGNORECASE)
+"""Pattern of what may stand between the two times of a span."""
 Moments = list[tuple[float, float]]
 
 
@@ -58,7 +60,7 @@ class WrittenSpans(Localizer):
         """A single time."""
 
     @abstractmethod
-    def find(self, answer: Answer, clip: Clip, head: nn.Module | None) -> list[Found]:
+    def find(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None) -> list[Found]:
         """The spans of an answer, in its order."""
 
     def moments(self, start_s: float, end_s: float, clip: Clip) -> Moments:
@@ -119,7 +121,7 @@ class WrittenSpans(Localizer):
 
     def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
         """Spans in the order named, ends in order and inside the video; or that there is no moment."""
-        dense, found = query.task == "dense_captioning", self.find(answer, clip, head)
+        dense, found = query.task == "dense_captioning", self.find(query, answer, clip, head)
         captions = captions_of(answer.text, found) if dense else ()
         rule = self.rule if found else NONE if says_none(answer.text) else None
         spans = [(*inside(each.start_s, each.end_s, clip.duration_s), each.score) for each in found]

@@ -1,6 +1,7 @@
 """New tokens for a language model that never saw them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -61,6 +62,7 @@ def add_tokens(
     tokenizer: PreTrainedTokenizerBase,
     tokens: Sequence[str],
     init: Literal["mean", "released"] = "mean",
+    copies: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Give the tokens rows in the embedding and the output matrix.
 
@@ -71,6 +73,7 @@ def add_tokens(
         init: first values of their rows. ``mean``: of all old rows. ``released`` (MeCo): where the matrices must grow,
             the i-th row from the end is the mean of the i-th part of the old rows; where they have spare rows, these
             stay as they are.
+        copies: of these tokens, the words whose rows theirs are copies of.
     """
     if not tokens:
         return
@@ -90,3 +93,6 @@ def add_tokens(
                 parts = matrix[:old].chunk(len(tokens))
                 for number, part in enumerate(parts, 1):
                     matrix[-number] = part.float().mean(0).to(matrix.dtype)
+            for token in copies.keys() & set(tokens):
+                of = tokenizer(copies[token], add_special_tokens=False).input_ids[-1]
+                matrix[tokenizer.convert_tokens_to_ids(token)] = matrix[of]

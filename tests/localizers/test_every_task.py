@@ -19,7 +19,7 @@ from datamodules.query_files import write_queries
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import TurnWriter
-from localizers import FrameMatching, StructuralTokens, TemporalExpert, TextTimestamps, TimeTokens
+from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeTokens
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer
 from localizers.frame_matching import VID
@@ -93,6 +93,10 @@ WAYS = {
     "expert": (PerfectExpert, expert),
     "matching": (FrameMatching, matching),
     "time_tokens": (TimeTokens, text),
+    "digit_tokens": (DigitTokens, text),
+    "text_seconds": (TextSeconds, text),
+    "text_seconds_json": (partial(TextSeconds, answers="json"), text),
+    "unitime": (partial(TextSeconds, group=1, lead="", wording="from {start} seconds to {end} seconds", snap=True), text),
     "vid2seq": (partial(TimeTokens, count=101, name="<time={}>", wording="{start} {end}",
                         event_wording="{span} {caption}", mark_questions=False), text),
     "omnivid": (partial(TimeTokens, name="<time_bin_{}>", wording="{start}{end}",

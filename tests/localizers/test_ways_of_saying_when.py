@@ -21,7 +21,7 @@ from datamodules.markup import Token
 from datamodules.packing import pack
 from datamodules.schema import Event, Query, Turn, Video
 from lightning_modules.trained import TrainedModel
-from localizers import FrameMatching, StructuralTokens, TemporalExpert, TextTimestamps, TimeTokens
+from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeTokens
 from localizers.answer import Answer
 from localizers.base import Localizer
 from models.adapters import LinearAdapter
@@ -43,6 +43,9 @@ WAYS = {
         mark_questions=False, bidirectional=True,
     ),
     "frame_matching": FrameMatching(),
+    "digit_tokens": DigitTokens(),
+    "text_seconds": TextSeconds(),
+    "text_seconds_json": TextSeconds(group=1, answers="json", bidirectional=True),
 }
 """Each with settings that fit a tiny vocabulary."""
 ways = pytest.mark.parametrize("localizer", WAYS.values(), ids=WAYS)
@@ -230,6 +233,8 @@ def test_tokens_between_frames_are_tokens_and_words_are_words(llm):
 
 
 TRAINED = {
+    "text_seconds": ["--model.localizer=TextSeconds", "--model.style=timelens"],
+    "digit_tokens": ["--model.localizer=DigitTokens", "--model.localizer.digit_weight=0.1"],
     "time_tokens": ["--model.localizer=TimeTokens", "--model.localizer.count=17"],
     "vid2seq": ["--model.localizer=TimeTokens", "--model.localizer.count=17", "--model.localizer.normalise_rows=true"],
 }

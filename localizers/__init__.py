@@ -7,6 +7,7 @@ from localizers.structural_tokens import StructuralTokens
 from localizers.temporal_expert import TemporalExpert
 from localizers.text_seconds import TextSeconds
 from localizers.text_timestamps import TextTimestamps
+from localizers.time_distribution import TimeDistribution
 from localizers.time_tokens import TimeTokens
 
-__all__ = ["DigitTokens", "FrameMatching", "SentenceMatching", "StructuralTokens", "TemporalExpert", "TextSeconds", "TextTimestamps", "TimeTokens"]
+__all__ = ["DigitTokens", "FrameMatching", "SentenceMatching", "StructuralTokens", "TemporalExpert", "TextSeconds", "TextTimestamps", "TimeDistribution", "TimeTokens"]

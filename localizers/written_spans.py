@@ -125,7 +125,12 @@ class WrittenSpans(Localizer):
         captions = captions_of(answer.text, found) if dense else ()
         rule = self.rule if found else NONE if says_none(answer.text) else None
         spans = [(*inside(each.start_s, each.end_s, clip.duration_s), each.score) for each in found]
-        return Prediction(query.id, query.video, query.task, answer.text, tuple(spans), captions, rule=rule)
+        shown = self.shown(answer.text, found)
+        return Prediction(query.id, query.video, query.task, shown, tuple(spans), captions, rule=rule)
+
+    def shown(self, text: str, found: Sequence[Found]) -> str:
+        """An answer as people read it."""
+        return text
 
 
 def inside(start_s: float, end_s: float, duration_s: float) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from datamodules.query_files import write_queries
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import TurnWriter
-from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeTokens
+from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeDistribution, TimeTokens
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer
 from localizers.frame_matching import VID
@@ -87,6 +87,20 @@ def matching(rendered: Rendered) -> tuple[Answer, Fixed]:
     return Answer(rendered.answer, (VID,) * count, frames, {"before_last_layer": scores}), Fixed()
 
 
+def distribution(rendered: Rendered) -> tuple[Answer, Fixed]:
+    count = rendered.answer.count("<TIME_STAMP>")
+    places = torch.tensor(rendered.moments[len(rendered.moments) - count :]).reshape(-1, 2, 1) * TimeDistribution().bins
+    logits = (1 - (torch.arange(TimeDistribution().bins + 1) - places).abs()).clamp(min=1e-12).log()
+    return Answer(rendered.answer, ("<TIME_STAMP>",) * count, predicting={"after_norm": logits}), Alone()
+
+
+class Alone(torch.nn.Module):
+    """Its scores are the states."""
+
+    def forward(self, states):
+        return states
+
+
 WAYS = {
     "text": (TextTimestamps, text),
     "tokens": (PerfectTokens, tokens),
@@ -94,6 +108,7 @@ WAYS = {
     "matching": (FrameMatching, matching),
     "time_tokens": (TimeTokens, text),
     "digit_tokens": (DigitTokens, text),
+    "time_distribution": (TimeDistribution, distribution),
     "text_seconds": (TextSeconds, text),
     "text_seconds_json": (partial(TextSeconds, answers="json"), text),
     "unitime": (partial(TextSeconds, group=1, lead="", wording="from {start} seconds to {end} seconds", snap=True), text),

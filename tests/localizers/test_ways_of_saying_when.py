@@ -21,7 +21,7 @@ from datamodules.markup import Token
 from datamodules.packing import pack
 from datamodules.schema import Event, Query, Turn, Video
 from lightning_modules.trained import TrainedModel
-from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeTokens
+from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeDistribution, TimeTokens
 from localizers.answer import Answer
 from localizers.base import Localizer
 from models.adapters import LinearAdapter
@@ -44,6 +44,7 @@ WAYS = {
     ),
     "frame_matching": FrameMatching(),
     "digit_tokens": DigitTokens(),
+    "time_distribution": TimeDistribution(bins=8),
     "text_seconds": TextSeconds(),
     "text_seconds_json": TextSeconds(group=1, answers="json", bidirectional=True),
 }
@@ -233,6 +234,7 @@ def test_tokens_between_frames_are_tokens_and_words_are_words(llm):
 
 
 TRAINED = {
+    "time_distribution": ["--model.localizer=TimeDistribution", "--model.localizer.bins=8"],
     "text_seconds": ["--model.localizer=TextSeconds", "--model.style=timelens"],
     "digit_tokens": ["--model.localizer=DigitTokens", "--model.localizer.digit_weight=0.1"],
     "time_tokens": ["--model.localizer=TimeTokens", "--model.localizer.count=17"],

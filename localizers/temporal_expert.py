@@ -182,7 +182,7 @@ class TemporalExpert(Localizer):
         if output is not None:
             spans = in_clip(*(part.float().cpu().numpy() for part in best_spans(output)), clip)
             texts, rule = [f"{start:.1f}s - {end:.1f}s" for start, end, _ in spans], "best frame"
-            salient, strips = saliency(output, query, clip), indicators(output)
+            salient, strips = saliency(output.probability, query, clip), indicators(output)
             if query.task != "dense_captioning":
                 spans = sorted(spans, key=lambda span: -span[2])
                 if spans[0][2] < self.none_below:
@@ -294,9 +294,9 @@ def indicators(output: HeadOutput) -> tuple[Strip, ...]:
     return tuple(Strip.rounded(f"{LOC} {number}" if len(rows) > 1 else LOC, row) for number, row in enumerate(rows, 1))
 
 
-def saliency(output: HeadOutput, query: Query, clip: Clip) -> tuple[float, ...]:
-    """The highest probability of any ``<LOC>``, for each frame, or at the centres of the query's clips."""
-    scores = output.probability.max(0).values.float().cpu().numpy()
+def saliency(scores: Tensor, query: Query, clip: Clip) -> tuple[float, ...]:
+    """The highest score of any ``<LOC>`` (N, T), for each frame, or at the centres of the query's clips."""
+    scores = scores.max(0).values.float().cpu().numpy()
     if query.clip_s is not None:
         centres_s = (np.arange(query.clips(clip.duration_s)) + 0.5) * query.clip_s
         scores = saliency_at(scores, fractions(centres_s, clip))

@@ -1,6 +1,7 @@
 """How a model says when. Configs name localizers as ``localizers.TextTimestamps``."""
 
 from localizers.digit_tokens import DigitTokens
+from localizers.evidence_tokens import EvidenceTokens
 from localizers.frame_matching import FrameMatching
 from localizers.sentence_matching import SentenceMatching
 from localizers.structural_tokens import StructuralTokens
@@ -10,4 +11,15 @@ from localizers.text_timestamps import TextTimestamps
 from localizers.time_distribution import TimeDistribution
 from localizers.time_tokens import TimeTokens
 
-__all__ = ["DigitTokens", "FrameMatching", "SentenceMatching", "StructuralTokens", "TemporalExpert", "TextSeconds", "TextTimestamps", "TimeDistribution", "TimeTokens"]
+__all__ = [
+    "DigitTokens",
+    "EvidenceTokens",
+    "FrameMatching",
+    "SentenceMatching",
+    "StructuralTokens",
+    "TemporalExpert",
+    "TextSeconds",
+    "TextTimestamps",
+    "TimeDistribution",
+    "TimeTokens",
+]

@@ -20,9 +20,9 @@ from datamodules.schema import Event, Query, Turn
 from localizers.answer import Answer
 from localizers.telling import Captions
 
-StatePoint = Literal["embedded", "before_last_layer", "before_norm", "after_norm"]
-"""Where hidden states are taken: the input of the first decoder layer, that of the last, its output, and that behind
-the final norm."""
+StatePoint = str
+"""Where hidden states are taken: ``embedded``, the input of the first decoder layer; ``before_last_layer``;
+``before_norm``, the output of the last; ``after_norm``, behind the final norm; ``after_block_K``, behind layer K."""
 MARKED_SPAN = r"<s(?P<span>\d+)>\s*(?:to|and|-)\s*<e(?P=span)>"
 """Pattern of a literal text that names the two times of a span by their markers; its number is the group ``span``."""
 
@@ -58,6 +58,9 @@ class Localizer(ABC):
     """First values of the special tokens, see ``models.vocabulary``."""
     normalise_rows: ClassVar[bool] = False
     """Whether the rows of the special tokens are scaled after every step, see ``models.vocabulary.normalise_rows``."""
+    inner: ClassVar[StatePoint | None] = None
+    """Of the frames, states that ``read_back`` wants beside their input vectors: ``after_block_K``, of its ``states``.
+    In training the frames are read up to there once more, before all else."""
     copied_rows: ClassVar[Mapping[str, str]] = {}
     """Special tokens whose first values are those of a word, and the words; of others ``token_init`` says."""
     lm_weight: ClassVar[float] = 1.0
@@ -140,7 +143,8 @@ class Localizer(ABC):
             head: what ``head`` made.
             inputs: (N, D) the tokens' own input vectors.
             moments: (N, 2) what each stands for, from ``Rendered.moments`` or ``just_written``.
-            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one.
+            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one; with ``inner`` (B, T, 2, D),
+                those and the inner states.
             rows: (N,) the video of each token.
 
         Returns:

@@ -112,5 +112,3 @@ def snapped(start_s: float, end_s: float, times_s: Sequence[float]) -> tuple[flo
     """The last time before a window and the first behind it; the nearest one twice where all are on one side."""
     before, behind = [t for t in times_s if t <= start_s], [t for t in times_s if t >= end_s]
     return (before[-1] if before else times_s[0]), (behind[0] if behind else times_s[-1])
-
-

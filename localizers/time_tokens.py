@@ -122,7 +122,11 @@ class TimeTokens(WrittenSpans):
         """As ``event_wording`` says, the caption with a full stop."""
         values = {"{span}": span, "{caption}": sentence(f",{caption}")[1:]}
         pieces = re.split(r"(\{span\}|\{caption\})", self.event_wording)
-        return capital(Text(*(values[piece] if piece in values else literal(piece, any_of(TAG.findall(piece))) for piece in pieces)))
+        return capital(
+            Text(
+                *(values[piece] if piece in values else literal(piece, any_of(TAG.findall(piece))) for piece in pieces)
+            )
+        )
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Also marks questions whose answers name times."""

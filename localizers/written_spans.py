@@ -144,7 +144,9 @@ def captions_of(text: str, found: Sequence[Found]) -> tuple[str, ...]:
     if all(each.caption is not None for each in found):
         return tuple(each.caption for each in found)
     begins, ends = [each.begin for each in found], [each.end for each in found]
-    behind = [BEHIND.sub("", text[end:begin]).strip() for end, begin in zip(ends, [*begins[1:], len(text)], strict=True)]
+    behind = [
+        BEHIND.sub("", text[end:begin]).strip() for end, begin in zip(ends, [*begins[1:], len(text)], strict=True)
+    ]
     if any(behind):
         return tuple(behind)
     return tuple(BEHIND.sub("", text[end:begin]).strip() for end, begin in zip([0, *ends], begins, strict=False))

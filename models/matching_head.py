@@ -65,7 +65,6 @@ class MatchingHead(nn.Module):
         frames, words = both[:, :count], both[:, count:].masked_fill(~word_mask[..., None], 0)
         return self.head(frames, words.sum(1) / word_mask.sum(1, keepdim=True), mask)
 
-
     def alike(self, frames: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """What saliency compares, before the transformer: frames (N, T, H) and sentences (N, H)."""
         frames, words = self.frames(frames.to(self.kinds.dtype)), self.words(words.to(self.kinds.dtype))

@@ -19,7 +19,17 @@ from datamodules.query_files import write_queries
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import TurnWriter
-from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeDistribution, TimeTokens
+from localizers import (
+    DigitTokens,
+    EvidenceTokens,
+    FrameMatching,
+    StructuralTokens,
+    TemporalExpert,
+    TextSeconds,
+    TextTimestamps,
+    TimeDistribution,
+    TimeTokens,
+)
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer
 from localizers.frame_matching import VID
@@ -94,6 +104,24 @@ def distribution(rendered: Rendered) -> tuple[Answer, Fixed]:
     return Answer(rendered.answer, ("<TIME_STAMP>",) * count, predicting={"after_norm": logits}), Alone()
 
 
+def evidence(rendered: Rendered) -> tuple[Answer, torch.nn.Module]:
+    said = [token for token in rendered.answer.tokens if token == "<evi>"]
+    logits = torch.full((len(said), CLIP.frames), -20.0)
+    moments = rendered.moments[len(rendered.moments) - len(said) :]
+    for row, (first, last) in zip(logits, moments, strict=True):
+        row[int(first) : int(last) + 1] = 20.0
+    states = {"before_last_layer": logits}
+    answer = Answer(rendered.answer, tuple(said), {"before_last_layer": logits.new_zeros(CLIP.frames, 1)}, states)
+    return answer, Pairs()
+
+
+class Pairs(torch.nn.Module):
+    """Its scores are the states."""
+
+    def forward(self, tokens, frames):
+        return tokens, tokens
+
+
 class Alone(torch.nn.Module):
     """Its scores are the states."""
 
@@ -108,6 +136,7 @@ WAYS = {
     "matching": (FrameMatching, matching),
     "time_tokens": (TimeTokens, text),
     "digit_tokens": (DigitTokens, text),
+    "evidence_tokens": (EvidenceTokens, evidence),
     "time_distribution": (TimeDistribution, distribution),
     "text_seconds": (TextSeconds, text),
     "text_seconds_json": (partial(TextSeconds, answers="json"), text),

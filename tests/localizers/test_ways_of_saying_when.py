@@ -21,7 +21,17 @@ from datamodules.markup import Token
 from datamodules.packing import pack
 from datamodules.schema import Event, Query, Turn, Video
 from lightning_modules.trained import TrainedModel
-from localizers import DigitTokens, FrameMatching, StructuralTokens, TemporalExpert, TextSeconds, TextTimestamps, TimeDistribution, TimeTokens
+from localizers import (
+    DigitTokens,
+    EvidenceTokens,
+    FrameMatching,
+    StructuralTokens,
+    TemporalExpert,
+    TextSeconds,
+    TextTimestamps,
+    TimeDistribution,
+    TimeTokens,
+)
 from localizers.answer import Answer
 from localizers.base import Localizer
 from models.adapters import LinearAdapter
@@ -37,13 +47,21 @@ WAYS = {
     "structural_tokens": StructuralTokens(),
     "temporal_expert": TemporalExpert(head_dim=16),
     "time_tokens": TimeTokens(count=11),
-    "vid2seq": TimeTokens(count=10, name="<time={}>", wording="{start} {end}", mark_questions=False, normalise_rows=True),
+    "vid2seq": TimeTokens(
+        count=10, name="<time={}>", wording="{start} {end}", mark_questions=False, normalise_rows=True
+    ),
     "omnivid": TimeTokens(
-        count=10, name="<time_bin_{}>", wording="{start}{end}", event_wording="<event>{span}{caption}</event>",
-        mark_questions=False, bidirectional=True,
+        count=10,
+        name="<time_bin_{}>",
+        wording="{start}{end}",
+        event_wording="<event>{span}{caption}</event>",
+        mark_questions=False,
+        bidirectional=True,
     ),
     "frame_matching": FrameMatching(),
     "digit_tokens": DigitTokens(),
+    "evidence_tokens": EvidenceTokens(block=1),
+    "evidence_bidirectional": EvidenceTokens(block=1, bidirectional=True, consistency_weight=10.0),
     "time_distribution": TimeDistribution(bins=8),
     "text_seconds": TextSeconds(),
     "text_seconds_json": TextSeconds(group=1, answers="json", bidirectional=True),
@@ -161,7 +179,9 @@ def test_the_expert_says_none_where_no_frame_is_likely():
     (target,) = rendered.targets
     assert not target.foreground.any()
     for logit, rule in ((-4.0, "none"), (4.0, "ranked frames")):
-        output = HeadOutput(torch.full((1, 20), logit), torch.full((1, 20, 2), 0.1), torch.ones(1, 20, dtype=torch.bool))
+        output = HeadOutput(
+            torch.full((1, 20), logit), torch.full((1, 20, 2), 0.1), torch.ones(1, 20, dtype=torch.bool)
+        )
         found = Saying(none_below=0.3, said=output).decode(QUERIES[-1], Answer("During <LOC>."), axis, expert.head(4))
         assert found.rule == rule
         assert bool(found.spans) == (rule != "none")
@@ -234,6 +254,12 @@ def test_tokens_between_frames_are_tokens_and_words_are_words(llm):
 
 
 TRAINED = {
+    "evidence_tokens": ["--model.localizer=EvidenceTokens", "--model.localizer.block=1"],
+    "evidence_checkpointing": [
+        "--model.localizer=EvidenceTokens",
+        "--model.localizer.block=1",
+        "--model.gradient_checkpointing=true",
+    ],
     "time_distribution": ["--model.localizer=TimeDistribution", "--model.localizer.bins=8"],
     "text_seconds": ["--model.localizer=TextSeconds", "--model.style=timelens"],
     "digit_tokens": ["--model.localizer=DigitTokens", "--model.localizer.digit_weight=0.1"],

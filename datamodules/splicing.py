@@ -58,7 +58,7 @@ class Splicer:
             texts: ids that stand before each of T frames, and then those behind the last. Empty: there are none.
 
         Returns:
-            ids (L,), where the video stands with its texts (L,), and features and masks as Example and Prompt name them.
+            ids (L,), where the video stands with its texts (L,), features and masks as Example and Prompt name them.
 
         Raises:
             ValueError: the video lacks patches or S-tokens, naming it.

@@ -143,8 +143,8 @@ class Localizer(ABC):
             head: what ``head`` made.
             inputs: (N, D) the tokens' own input vectors.
             moments: (N, 2) what each stands for, from ``Rendered.moments`` or ``just_written``.
-            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one; with ``inner`` (B, T, 2, D),
-                those and the inner states.
+            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one; with ``inner``
+                (B, T, 2, D), those and the inner states.
             rows: (N,) the video of each token.
 
         Returns:

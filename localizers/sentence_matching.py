@@ -90,7 +90,10 @@ class SentenceMatching(TemporalExpert):
     def loss(
         self, head: MatchingHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
     ) -> dict[str, Tensor]:
-        """VideoExpert's terms, and UniVTG's saliency losses where they have a weight; the middle of a moment is its clip."""
+        """VideoExpert's terms, and UniVTG's saliency losses where they have a weight.
+
+        The frame in the middle of a moment is the one that shows its sentence best.
+        """
         terms = super().loss(head, states, batch, ids)
         if head is None or not self.compares:
             return terms

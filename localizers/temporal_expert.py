@@ -221,8 +221,8 @@ class TemporalExpert(Localizer):
         return head(frames, states["after_norm"][places], frames.new_ones(frames.shape[:2], dtype=torch.bool))
 
     def _ranked(self, output: HeadOutput, clip: Clip) -> list[tuple[float, float, float]]:
-        spans, scores = (part[0].float().cpu().numpy() for part in (output.spans, output.probability))
-        return in_clip(*ranked_spans(spans, scores, self.nms_iou, self.top), clip)
+        parts = (part[0].float().cpu().numpy() for part in (output.spans, output.probability))
+        return in_clip(*ranked_spans(*parts, self.nms_iou, self.top), clip)
 
 
 def in_seconds(text: Text, times: Mapping[str, float]) -> Text:

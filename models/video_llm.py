@@ -172,11 +172,8 @@ class VideoLLM(nn.Module):
                 position_ids=block_positions(torch.zeros_like(real) if blocks is None else blocks),
                 use_cache=False,
             )
-        return {
-            point: seen.new_zeros(*batch.feature_mask.shape, seen.shape[-1]).masked_scatter(
-                batch.feature_mask[..., None], seen[frame_mask]
-            )
-        }
+        frames = seen.new_zeros(*batch.feature_mask.shape, seen.shape[-1])
+        return {point: frames.masked_scatter(batch.feature_mask[..., None], seen[frame_mask])}
 
     def mask(
         self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
@@ -219,8 +216,9 @@ class VideoLLM(nn.Module):
             )
         longest = prompts.prefix_mask.shape[1] + prompts.suffix_mask.shape[1] + settings.get("max_new_tokens", 0)
         if self.feedback:
-            seen = {point: frame_states(calls[0], prompts) for point, calls in before.items()}
-            frames = self.feedback.frames(frames, seen)
+            frames = self.feedback.frames(
+                frames, {name: frame_states(seen[0], prompts) for name, seen in before.items()}
+            )
         groups = answered_together(self.causal_lm, prompts.suffix_mask.sum(-1), longest)
         start = prompts.prefix_mask.argmax(-1)
         said, videos = {}, prompts.video_of_query.tolist()

@@ -85,7 +85,7 @@ def test_time_tokens_and_digit_loss(official, tensors):
     assert loss.item() == pytest.approx(official["digit_loss"]["value"], abs=1e-5)
     loss.backward()
     torch.testing.assert_close(logits.grad, tensors["vtg.loss_grad"], rtol=1e-5, atol=1e-6)
-    names = {token: number for token, number in zip(DigitTokens.special_tokens, digits, strict=False)}
+    names = dict(zip(DigitTokens.special_tokens, digits, strict=False))
     (term,) = DigitTokens(digit_weight=0.1).word_loss(logits, labels, names).values()
     assert term.item() == pytest.approx(0.1 * digit_loss(logits, labels, torch.tensor(digits)).item())
     assert DigitTokens().word_loss(logits, labels, names) == {}

@@ -1,4 +1,4 @@
-"""Evidence tokens equal D2VLM's released code: runs of frames, scores, labels, losses, gradients, inputs, generation."""
+"""Evidence tokens equal D2VLM's released code: runs of frames, scores, labels, losses, gradients, and generation."""
 
 import json
 from types import SimpleNamespace

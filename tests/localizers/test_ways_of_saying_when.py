@@ -134,7 +134,7 @@ def test_answers_are_the_same_alone_and_with_others(localizer, llm):
     written = [*dialogue.special][:2] or [5]
     ids = [written[0], 7, written[-1], written[0], 5]
     asked = [(EVEN, "a"), (SLOWING, "b"), (SLOWING, "b"), (EVEN[:7], "c")]
-    prompts = [dialogue.prompt(Query(f"{number}", name, "grounding", f"a dog {'sings ' * number}"), video(times_s, name))
+    prompts = [dialogue.prompt(Query(f"{number}", name, "grounding", "a dog" + " sings" * number), video(times_s, name))
                for number, (times_s, name) in enumerate(asked)]  # fmt: skip
     for prompt, together in zip(prompts, model.generate(collate_prompts(prompts, 0), **saying(ids)), strict=True):
         (alone,) = model.generate(collate_prompts([prompt], 0), **saying(ids))

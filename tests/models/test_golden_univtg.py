@@ -42,8 +42,8 @@ def test_univtg_saliency_losses_and_gradients(official):
 
 def test_univtg_saliency_scores(official):
     for case in official.cases:
-        part = {key: official.tensors[f"{case['name']}.{key}"] for key in
-                ("clips", "words", "word_mask", "weights.pool", "mask", "scores", "foreground", "scores_add")}  # fmt: skip
+        names = ("clips", "words", "word_mask", "weights.pool", "mask", "scores", "foreground", "scores_add")
+        part = {key: official.tensors[f"{case['name']}.{key}"] for key in names}
         text = pooled(part["words"], part["word_mask"].bool(), part["weights.pool"])
         torch.testing.assert_close(text, official.tensors[f"{case['name']}.text"], rtol=1e-5, atol=1e-6)
         real = part["mask"].bool()

@@ -1,8 +1,11 @@
 """What holds for every way of saying when: sharing a video changes nothing, "there is none" can be learned and read, a
 stage trains, and a model reads the times at which frames were decoded."""
 
+import json
 import re
+import shlex
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -20,7 +23,7 @@ from datamodules.dialogue import Dialogue
 from datamodules.markup import Token
 from datamodules.packing import pack
 from datamodules.schema import Event, Query, Turn, Video
-from lightning_modules.trained import TrainedModel
+from lightning_modules.training_cli import TrainingCLI
 from localizers import (
     DigitTokens,
     EvidenceTokens,
@@ -42,6 +45,7 @@ from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from preparation.features.sampling import Sampling
 
+ROOT = Path(__file__).parent.parent.parent
 WAYS = {
     "text_timestamps": TextTimestamps(),
     "structural_tokens": StructuralTokens(),
@@ -272,4 +276,31 @@ TRAINED = {
 def test_two_steps_of_a_stage_and_an_answer(name, runs, arguments, world, tmp_path):
     train.main([*arguments(2, tmp_path, previous=runs[1], max_steps=2), *TRAINED[name]])
     assert read_weights(tmp_path).manifest["localizer"]["class_path"].startswith("localizers.")
-    assert TrainedModel
+
+
+def test_the_points_of_the_comparison_are_all_nine_ways_with_the_same_base():
+    """Every one is a localizer with settings that exist."""
+    sweep = yaml.safe_load((ROOT / "configs/sweeps/paradigms.yaml").read_text())
+    parser, kinds = ArgumentParser(), []
+    parser.add_subclass_arguments(Localizer, "localizer")
+    for value in sweep["parameters"]["config"]["values"]:
+        init_args = json.loads(value)["model"]["init_args"]
+        assert init_args.keys() == {"localizer"}
+        kinds.append(type(parser.instantiate_classes(parser.parse_object(init_args)).localizer))
+    assert len(set(kinds)) == len(kinds) == 9
+    assert "/val/" in sweep["parameters"]["data.val"]["value"]
+
+
+FOLDERS = ("time_tokens", "digit_tokens", "text_seconds", "time_distribution", "evidence_tokens")
+CONFIGS = [path for folder in FOLDERS for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
+CONFIGS += [ROOT / f"configs/quickstart/{way}.yaml" for way in FOLDERS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_config_begins_with_a_command_that_parses(path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    command = path.read_text().splitlines()[0].removeprefix("# python train.py ")
+    with pytest.raises(SystemExit) as left:
+        TrainingCLI([*shlex.split(command), "--print_config"])
+    assert left.value.code in (0, None)
+    assert "localizers." in capsys.readouterr().out

@@ -67,7 +67,7 @@ def model(llm: str, merged: bool) -> VideoLLM:
     base = load_llm(llm, torch.bfloat16 if device.type == "cuda" else torch.float32)
     localizer, tokenizer = TemporalExpert(), load_tokenizer(llm)
     tokenizer.add_tokens(list(localizer.special_tokens), special_tokens=True)
-    add_tokens(base, tokenizer, list(localizer.special_tokens), localizer.token_init)
+    add_tokens(base, tokenizer, list(localizer.special_tokens), *localizer.first_rows)
     width = base.config.hidden_size
     routed = add_experts(base, *expert_configs(64))
     if merged:

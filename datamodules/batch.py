@@ -58,6 +58,8 @@ class Prompt:
     suffix_ids: Tensor
     moments: Tensor
     """(L_suffix, 2) as in ``Example``."""
+    prefix_moments: Tensor
+    """(L_prefix, 2) of the time tokens before and between the frames."""
     features: Tensor
     spatial: Tensor | None = None
     spatial_mask: Tensor | None = None
@@ -73,7 +75,8 @@ class Prompt:
         Ids do not tell the videos of two folders apart, so the features themselves are compared, last.
         """
         names = ("prefix_ids", "features") if self.question_ids is None else ("prefix_ids", "question_ids", "features")
-        return all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
+        alike = torch.equal(self.prefix_moments.nan_to_num(-1), other.prefix_moments.nan_to_num(-1))
+        return alike and all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
 
 
 class _Tensors:
@@ -151,6 +154,8 @@ class PromptBatch(_Tensors):
     """One a query."""
     moments: Tensor | None = None
     """(Q, L_suffix, 2) as in ``Batch``."""
+    prefix_moments: Tensor | None = None
+    """(B, L_prefix, 2)."""
     spatial: Tensor | None = None
     """(B, M, D). None: no S-tokens."""
     spatial_mask: Tensor | None = None
@@ -225,6 +230,7 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         suffix_ids=_pad([p.suffix_ids for p in prompts], pad_id, "left"),
         suffix_mask=_pad([torch.ones_like(p.suffix_ids) for p in prompts], 0, "left"),
         moments=_pad_moments([p.moments for p in prompts], "left"),
+        prefix_moments=_pad_moments([v.prefix_moments for v in videos], "left"),
         video_of_query=torch.tensor(rows),
         queries=tuple(p.query for p in prompts),
         clips=tuple(p.clip for p in prompts),

@@ -158,6 +158,16 @@ class ChatEncoder:
             labels.append(number if role in ("answer", "end") else IGNORE)
         return ids, labels
 
+    def within(self, text: str) -> list[int]:
+        """Ids of a text between the frames of a video; tokens that the vocabulary does not have are left out."""
+        ids = []
+        for piece in Text(text).pieces:
+            if not isinstance(piece, Token):
+                ids += [number for number, _ in self.text.inside(piece)]
+            elif piece in self.ids:
+                ids.append(self.ids[piece])
+        return ids
+
     def _encoded(self, turns: Turns) -> Iterator[tuple[int, str]]:
         """Each id with the role of its first character. Texts on both sides of the video are sequences of their own."""
         text, roles, behind = "", [], None

@@ -63,6 +63,11 @@ class Clip:
         return None if abs(shown_s - even_s).max() <= JITTER_S else shown_s
 
     @property
+    def frames_s(self) -> np.ndarray:
+        """(T,) the second at which each frame was decoded."""
+        return np.arange(self.frames) / self.frames_per_s if self.frame_times_s is None else self.frame_times_s
+
+    @property
     def even(self) -> bool:
         """Whether frames are evenly spaced, so that the even axis is time."""
         return self.shown_s is None

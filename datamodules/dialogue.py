@@ -13,7 +13,7 @@ from datamodules.batch import Example, Prompt
 from datamodules.chat import IGNORE, VIDEO_ID, ChatEncoder
 from datamodules.chat_formats import ChatFormat
 from datamodules.clip import Clip
-from datamodules.rendered import Rendered, Renderer, Unsayable
+from datamodules.rendered import FrameTexts, Rendered, Renderer, Unsayable
 from datamodules.schema import Query, Turn, Video
 from datamodules.spatial_compression import Compression
 from datamodules.splicing import Splicer
@@ -83,14 +83,15 @@ class Dialogue:
                 f"query {query.id}: its text has {len(ids)} tokens, max_text_tokens is {self.max_text_tokens}, and "
                 f"{names} would be cut off; raise max_text_tokens"
             )
-        input_ids, of_video, tokens = self.splicer.splice(kept, video, rendered[0].question)
+        texts = self.localizer.frame_texts(clip)
+        input_ids, of_video, tokens = self.splicer.splice(kept, video, rendered[0].question, self._between(texts))
         spliced_labels = torch.full_like(input_ids, IGNORE)
         spliced_labels[~of_video] = torch.tensor([x for i, x in zip(kept, kept_labels, strict=True) if i != VIDEO_ID])
         return Example(
             queries=(query,),
             input_ids=input_ids,
             labels=spliced_labels,
-            moments=self._moments(input_ids, rendered, query),
+            moments=self._moments(input_ids, rendered, query, of_video, texts),
             targets=tuple(turn.targets for turn in rendered),
             counts=counts + Counter(truncated=int(len(ids) > len(kept))),
             **tokens,
@@ -110,20 +111,26 @@ class Dialogue:
         asked = [question for question, _ in said] + [rendered.question]
         asked[0] = introduced(asked[0], self.writer.style, len(video.features))
         ids, _ = self.encoder.encode(list(zip(asked, [*(answer for _, answer in said), None], strict=True)))
-        end_of_video = ids.index(VIDEO_ID) + 1
-        prefix_ids, _, tokens = self.splicer.splice(ids[:end_of_video], video, first)
-        suffix_ids = torch.tensor(ids[end_of_video:])
+        texts = self.localizer.frame_texts(clip)
+        whole, of_video, tokens = self.splicer.splice(ids, video, first, self._between(texts))
+        moments, end = self._moments(whole, [rendered], query, of_video, texts), int(of_video.nonzero().max()) + 1
+        masks = {name: tokens[name][:end] for name in ("frame_mask", "spatial_mask") if name in tokens}
         next_ids = [self._next(rendered, turn) for turn in later]
         return Prompt(
             query=query,
             clip=clip,
-            prefix_ids=prefix_ids,
-            suffix_ids=suffix_ids,
-            moments=self._moments(suffix_ids, [rendered], query),
+            prefix_ids=whole[:end],
+            suffix_ids=whole[end:],
+            moments=moments[end:],
+            prefix_moments=moments[:end],
             next_ids=tuple(tuple(ids.tolist()) for ids in next_ids),
             next_moments=tuple(self._moments(ids, [turn], query) for ids, turn in zip(next_ids, later, strict=True)),
-            **tokens,
+            **tokens | masks,
         )
+
+    def _between(self, texts: FrameTexts | None) -> list[list[int]]:
+        """Ids of what stands before each frame and behind the last; empty: nothing."""
+        return [self.encoder.within(text) for text in (*texts.before, texts.behind)] if texts else []
 
     def _next(self, first: Rendered, later: Rendered) -> Tensor:
         """Ids (L,) of a later question, as they stand behind any answer to the one before."""
@@ -186,18 +193,35 @@ class Dialogue:
                     raise
         return rendered, counts
 
-    def _moments(self, ids: Tensor, turns: list[Rendered], query: Query) -> Tensor:
+    def _moments(
+        self,
+        ids: Tensor,
+        turns: list[Rendered],
+        query: Query,
+        of_video: Tensor | None = None,
+        texts: FrameTexts | None = None,
+    ) -> Tensor:
         """What each token of ids (L,) stands for (L, 2), NaN where it is no time token.
+
+        Args:
+            ids: of the turns.
+            turns: they know their times.
+            query: for messages.
+            of_video: (L,) where the video stands; None: it is not among them.
+            texts: what stands between its frames.
 
         Raises:
             ValueError: the text holds another number of time tokens than of times.
         """
         moments = torch.full((len(ids), 2), torch.nan)
-        found = [moment for turn in turns for moment in turn.moments]
         names = self.localizer.time_tokens
         at = torch.isin(ids, torch.tensor([i for i, token in self.special.items() if token in names], dtype=ids.dtype))
-        if int(at.sum()) != len(found):
-            raise ValueError(f"query {query.id}: {len(found)} times for {int(at.sum())} {', '.join(names)} in its text")
-        if found:
-            moments[at] = torch.tensor(found)
+        inside = torch.zeros_like(at) if of_video is None else of_video
+        said, seen = [moment for turn in turns for moment in turn.moments], texts.moments if texts else ()
+        for found, places in ((said, at & ~inside), (seen, at & inside)):
+            count = int(places.sum())
+            if count != len(found):
+                raise ValueError(f"query {query.id}: {len(found)} times for {count} {', '.join(names)} in its text")
+            if count:
+                moments[places] = torch.tensor(found)
         return moments

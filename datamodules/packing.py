@@ -29,6 +29,8 @@ def pack(examples: list[Example]) -> Example:
     prefix = int(of_video.nonzero().max()) + 1 if of_video.any() else 0
     for example in examples:
         alike = torch.equal(example.input_ids[:prefix], first.input_ids[:prefix])
+        # Times as shares of a length differ where queries say different lengths.
+        alike = alike and torch.equal(*(each.moments[:prefix].nan_to_num(-1) for each in (example, first)))
         if prefix == 0 or not alike or example.frame_mask[prefix:].any():
             raise ValueError(
                 f"queries {first.queries[0].id} and {example.queries[0].id} cannot share one copy of the video: "

@@ -28,6 +28,18 @@ class Rendered:
         object.__setattr__(self, "answer", None if self.answer is None else Text(self.answer))
 
 
+@dataclass(frozen=True)
+class FrameTexts:
+    """What stands between the frames of a video."""
+
+    before: tuple[str, ...]
+    """(T,) the text before each frame, often empty; the tokens of a ``Text`` are meant, if there are such."""
+    behind: str = ""
+    """Behind the last frame."""
+    moments: tuple[tuple[float, float], ...] = ()
+    """What the time tokens in these texts stand for, see ``Rendered``."""
+
+
 class Unsayable(ValueError):
     """A localizer has no way to write this answer. Its turn is left out of the dialogue, and counted by the message."""
 
@@ -41,6 +53,9 @@ class Renderer(Protocol):
     """Those of them whose input vector depends on the time that they stand for."""
     no_moment: str
     """The answer that a moment does not happen; empty: it has none."""
+
+    def frame_texts(self, clip: Clip) -> FrameTexts | None:
+        """What stands between the frames of a video; None: nothing."""
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Write the times of a turn; ``random`` is the source of every choice between paraphrases.

@@ -1,9 +1,11 @@
-"""A video in the place that a dialogue keeps for it: one position a frame, and then one an S-token.
+"""A video in the place that a dialogue keeps for it: one position a frame, texts between them, then the S-tokens.
 
 Shape suffixes: T frames, P patches, M S-tokens, L tokens, D feature width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -44,16 +46,19 @@ class Splicer:
             raise ValueError(f"{folder} has no patch tokens, which the adapter reads; {WITH_PATCHES}")
         return header.read_as(self.question_tokenizer is not None, str(self.spatial or ""))
 
-    def splice(self, ids: list[int], video: Video, question: Text) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def splice(
+        self, ids: list[int], video: Video, question: Text, texts: Sequence[Sequence[int]] = ()
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Replace the video's placeholder.
 
         Args:
             ids: of a dialogue, with one ``VIDEO_ID``.
             video: its features, or its patches where the adapter reads them.
             question: what is asked about the video.
+            texts: ids that stand before each of T frames, and then those behind the last. Empty: there are none.
 
         Returns:
-            ids (L,), where the video stands (L,), and features and masks as Example and Prompt name them.
+            ids (L,), where the video stands with its texts (L,), features and masks as Example and Prompt name them.
 
         Raises:
             ValueError: the video lacks patches or S-tokens, naming it.
@@ -63,13 +68,18 @@ class Splicer:
             tokens = self._patches(video, question)
         if self.spatial:
             tokens["spatial"] = torch.from_numpy(spatial_tokens(video, self.spatial))
-        counts = torch.tensor([frames + len(tokens.get("spatial", ())) if i == VIDEO_ID else 1 for i in ids])
+        *before, behind = texts or [()] * (frames + 1)
+        seen = [*chain.from_iterable((*text, VIDEO_ID) for text in before)]
+        seen += [VIDEO_ID] * len(tokens.get("spatial", ())) + [*behind]
+        counts = torch.tensor([len(seen) if i == VIDEO_ID else 1 for i in ids])
         spliced = torch.tensor(ids).repeat_interleave(counts)
         of_video = spliced == VIDEO_ID
-        tokens["frame_mask"] = of_video & (of_video.cumsum(0) <= frames)
+        spliced[of_video] = torch.tensor(seen).repeat(ids.count(VIDEO_ID))
+        stands = spliced == VIDEO_ID
+        tokens["frame_mask"] = stands & (stands.cumsum(0) <= frames)
         if self.spatial:
-            tokens["spatial_mask"] = of_video & ~tokens["frame_mask"]
-        return spliced.masked_fill(of_video, self.pad_id), of_video, tokens
+            tokens["spatial_mask"] = stands & ~tokens["frame_mask"]
+        return spliced.masked_fill(stands, self.pad_id), of_video, tokens
 
     def _patches(self, video: Video, question: Text) -> dict[str, Tensor]:
         """Patches in place of features, and the question that they are read with."""

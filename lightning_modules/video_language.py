@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
-from datamodules.chat import chat_format, check_end
+from datamodules.chat import IGNORE, chat_format, check_end
 from datamodules.chat_formats import ChatFormat
 from datamodules.dialogue import Dialogue
 from datamodules.prediction import Prediction
@@ -46,7 +46,7 @@ from models.feedback import Feedback
 from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
 from models.video_llm import VideoLLM
-from models.vocabulary import add_tokens
+from models.vocabulary import add_tokens, normalise_rows
 from models.without_llm import WithoutLLM
 
 
@@ -174,7 +174,7 @@ class VideoLanguageModule(L.LightningModule):
 
     def _around(self, llm: PreTrainedModel, previous: Weights) -> VideoLLM:
         llm.requires_grad_(False)
-        add_tokens(llm, self.dialogue.tokenizer, self.dialogue.new_tokens, self.localizer.token_init)
+        add_tokens(llm, self.dialogue.tokenizer, self.dialogue.new_tokens, *self.localizer.first_rows)
         # from_pretrained leaves modules in eval mode, which would switch gradient checkpointing off without a word.
         model = self.build(llm, previous).train()
         data = getattr(self._trainer, "datamodule", None)
@@ -234,6 +234,8 @@ class VideoLanguageModule(L.LightningModule):
         ids = {token: number for number, token in self.dialogue.special.items()}
         lm_loss = self.localizer.lm_weight * output.lm_loss
         terms = {"lm": lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
+        labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORE]
+        terms |= self.localizer.word_loss(output.logits, labels, ids)
         loss = sum(terms.values())
         self.log("train/loss", loss.detach(), logger=False, batch_size=len(batch.queries))  # for those who monitor it
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}
@@ -246,6 +248,12 @@ class VideoLanguageModule(L.LightningModule):
             clip_split(optimizer, gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *args, **settings) -> None:
+        """As Lightning does; then rows of the localizer's tokens are scaled where it wants that."""
+        super().optimizer_step(*args, **settings)
+        if self.localizer.normalise_rows:
+            normalise_rows(self.model.llm, list(self.dialogue.special))
 
     def configure_optimizers(self) -> dict:
         """See Optimization."""

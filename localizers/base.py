@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from datamodules.clip import Clip
 from datamodules.prediction import Prediction
-from datamodules.rendered import Rendered
+from datamodules.rendered import FrameTexts, Rendered
 from datamodules.schema import Event, Query, Turn
 from localizers.answer import Answer
 from localizers.telling import Captions
 
-StatePoint = Literal["embedded", "before_last_layer", "before_norm", "after_norm"]
-"""Where hidden states are taken: the input of the first decoder layer, that of the last, its output, and that behind
-the final norm."""
+StatePoint = str
+"""Where hidden states are taken: ``embedded``, the input of the first decoder layer; ``before_last_layer``;
+``before_norm``, the output of the last; ``after_norm``, behind the final norm; ``after_block_K``, behind layer K."""
 MARKED_SPAN = r"<s(?P<span>\d+)>\s*(?:to|and|-)\s*<e(?P=span)>"
 """Pattern of a literal text that names the two times of a span by their markers; its number is the group ``span``."""
 
@@ -46,6 +46,8 @@ class Localizer(ABC):
     """Those of them that are read with the time they stand for, see ``read_back``."""
     no_moment: ClassVar[str] = ""
     """The answer that a moment does not happen; empty: it has none, and cannot learn from queries without events."""
+    says_none: ClassVar[bool] = True
+    """Whether ``decode`` reads ``no_moment`` off the words; else off a score."""
     states: ClassVar[tuple[StatePoint, ...]] = ()
     """Hidden states that ``loss`` and ``decode`` want."""
     generates: ClassVar[bool] = True
@@ -54,6 +56,13 @@ class Localizer(ABC):
     """Settings that only ``decode`` looks at, so that a trained model can be read with others."""
     token_init: ClassVar[Literal["mean", "released"]] = "mean"
     """First values of the special tokens, see ``models.vocabulary``."""
+    normalise_rows: ClassVar[bool] = False
+    """Whether the rows of the special tokens are scaled after every step, see ``models.vocabulary.normalise_rows``."""
+    inner: ClassVar[StatePoint | None] = None
+    """Of the frames, states that ``read_back`` wants beside their input vectors: ``after_block_K``, of its ``states``.
+    In training the frames are read up to there once more, before all else."""
+    copied_rows: ClassVar[Mapping[str, str]] = {}
+    """Special tokens whose first values are those of a word, and the words; of others ``token_init`` says."""
     lm_weight: ClassVar[float] = 1.0
     """Factor of the language-model loss beside the terms of ``loss``."""
 
@@ -61,6 +70,11 @@ class Localizer(ABC):
     """What an answer says of an event beside its time."""
     bidirectional: bool = False
     """Whether a video's frames attend to all of its frames, and not only to earlier ones."""
+
+    @property
+    def first_rows(self) -> tuple[Literal["mean", "released"], Mapping[str, str]]:
+        """First values of the special tokens' rows, as ``models.vocabulary.add_tokens`` takes them."""
+        return self.token_init, self.copied_rows
 
     def head(self, width: int) -> nn.Module | None:
         """What is learned beside the language model, on hidden states of ``width``; None: nothing."""
@@ -78,6 +92,13 @@ class Localizer(ABC):
             random: source of every choice between paraphrases.
         """
 
+    def frame_texts(self, clip: Clip) -> FrameTexts | None:
+        """What a model reads between the frames of a video, for example when each was taken; None: nothing.
+
+        Frames need not be neighbours: attention among frames, their states and sharing a video go by what is a frame.
+        """
+        return None
+
     def config(self) -> dict:
         """Class and settings, as configs write them."""
         kind = type(self)
@@ -92,6 +113,16 @@ class Localizer(ABC):
             head: what ``head`` made.
             states: (B, L, D) by ``StatePoint``.
             batch: they belong to it.
+            ids: of the special tokens.
+        """
+        return {}
+
+    def word_loss(self, logits: Tensor, labels: Tensor, ids: Mapping[str, int]) -> dict[str, Tensor]:
+        """Named loss terms on the words themselves.
+
+        Args:
+            logits: (N, V) of the supervised tokens of a batch.
+            labels: (N,) what they should be.
             ids: of the special tokens.
         """
         return {}
@@ -112,7 +143,8 @@ class Localizer(ABC):
             head: what ``head`` made.
             inputs: (N, D) the tokens' own input vectors.
             moments: (N, 2) what each stands for, from ``Rendered.moments`` or ``just_written``.
-            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one.
+            frames: (B, T, D) input vectors of the videos' frames, zero behind the last one; with ``inner``
+                (B, T, 2, D), those and the inner states.
             rows: (N,) the video of each token.
 
         Returns:

@@ -22,6 +22,7 @@ from datamodules.prediction import Prediction
 from datamodules.rendered import Rendered
 from datamodules.schema import Query, Turn
 from datamodules.turns import sentence
+from localizers.absence import NO_MOMENT, NONE, says_none
 from localizers.answer import Answer
 from localizers.base import Localizer, StatePoint
 from localizers.telling import UNIT, Telling, telling
@@ -48,6 +49,7 @@ class FrameMatching(Localizer):
 
     special_tokens: ClassVar[tuple[str, ...]] = (VID,)
     time_tokens: ClassVar[tuple[str, ...]] = (VID,)
+    no_moment: ClassVar[str] = NO_MOMENT
     states: ClassVar[tuple[StatePoint, ...]] = ("before_last_layer", "before_norm")
 
     bidirectional: bool = True
@@ -139,7 +141,8 @@ class FrameMatching(Localizer):
                 warnings.warn(f"query {query.id}: a score is not finite; counted as unparsed", stacklevel=2)
         pieces = literal(answer.text, VIDS).part(VID)
         if chances is None or len(pieces) != len(places) + 1:
-            return Prediction(query.id, query.video, query.task, answer.text)
+            none = NONE if not places and says_none(answer.text) else None
+            return Prediction(query.id, query.video, query.task, answer.text, rule=none)
         dense, sure = query.task == "dense_captioning", chances.values.tolist()
         frames, named = chances.indices.tolist(), groups(pieces)
         spans = [span(frames[first : last + 1], clip, POINT_S) for first, last in named]

@@ -6,7 +6,7 @@ Shape suffixes: B dialogues, T frames, L tokens, N ``<LOC>`` tokens, D width.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,14 @@ from torch import Tensor
 from datamodules.batch import frame_states
 from datamodules.chat import IGNORE
 from datamodules.clip import Clip
+from datamodules.prediction import Prediction
 from datamodules.rendered import Rendered
-from datamodules.schema import Turn
+from datamodules.schema import Query, Turn
 from localizers.answer import Answer
 from localizers.base import StatePoint
-from localizers.temporal_expert import TemporalExpert
+from localizers.temporal_expert import LOC, TemporalExpert, saliency, stack_targets
 from models.matching_head import MatchingHead
+from models.saliency_losses import cosines, inter_video_loss, intra_video_loss
 from models.temporal_head import HeadOutput
 
 MOMENTS = ("grounding", "grounded_qa", "highlights")
@@ -46,14 +48,28 @@ class SentenceMatching(TemporalExpert):
     """Of the transformer."""
     attention_heads: int = 8
     dropout: float = 0.1
+    inter_weight: float = 0.0
+    """Of UniVTG's loss of a clip and its sentence against the other sentences of the batch."""
+    intra_weight: float = 0.0
+    """Of its loss of a clip against clips outside the moment."""
+    saliency_score: Literal["foreground", "sum", "cosine"] = "foreground"
+    """What ranks frames as highlights: the probability of being inside, the cosine of frame and sentence, or both."""
 
     def __post_init__(self):
         if self.captions != "none" or self.bidirectional:
             raise ValueError("without a language model there are no captions and no attention: leave both settings out")
+        if self.saliency_score != "foreground" and not self.compares:
+            raise ValueError(f"saliency_score {self.saliency_score} is not learned: set inter_weight or intra_weight")
+
+    @property
+    def compares(self) -> bool:
+        """Whether frames and sentences are compared."""
+        return self.inter_weight > 0 or self.intra_weight > 0
 
     def head(self, width: int) -> MatchingHead:
         """The transformer, the interaction and the two branches."""
-        return MatchingHead(width, self.head_dim, self.layers, self.attention_heads, self.dropout, self.interaction)
+        sizes = width, self.head_dim, self.layers, self.attention_heads, self.dropout
+        return MatchingHead(*sizes, self.interaction, self.compares)
 
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """See TemporalExpert.
@@ -70,6 +86,41 @@ class SentenceMatching(TemporalExpert):
         embedded, rows = states["embedded"], is_loc.nonzero()[:, 0]
         words, word_mask = first_true(*sentences(batch, is_loc, embedded))
         return head(frame_states(embedded, batch)[rows], words, batch.feature_mask[rows], word_mask)
+
+    def loss(
+        self, head: MatchingHead | None, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]
+    ) -> dict[str, Tensor]:
+        """VideoExpert's terms, and UniVTG's saliency losses where they have a weight.
+
+        The frame in the middle of a moment is the one that shows its sentence best.
+        """
+        terms = super().loss(head, states, batch, ids)
+        if head is None or not self.compares:
+            return terms
+        is_loc = batch.labels == ids[LOC]
+        rows = is_loc.nonzero()[:, 0]
+        foreground, _ = stack_targets(batch.targets, rows.tolist(), batch.feature_mask)
+        there = foreground.any(-1)
+        words, word_mask = first_true(*sentences(batch, is_loc, states["embedded"]))
+        frames = frame_states(states["embedded"], batch)[rows]
+        clips, texts = head.alike(frames[there], words[there], word_mask[there])
+        foreground, mask = foreground[there], batch.feature_mask[rows][there]
+        middle = (foreground.cumsum(-1) * 2 >= foreground.sum(-1, keepdim=True)).int().argmax(-1)
+        nothing = 0.0 * head.pool.sum()
+        inter = inter_video_loss(clips, texts, middle)
+        intra = intra_video_loss(clips, texts, middle, foreground.float(), mask)
+        return terms | {"inter": self.inter_weight * inter + nothing, "intra": self.intra_weight * intra + nothing}
+
+    def decode(self, query: Query, answer: Answer, clip: Clip, head: MatchingHead | None = None) -> Prediction:
+        """See TemporalExpert; frames are ranked by ``saliency_score``."""
+        found = super().decode(query, answer, clip, head)
+        if self.saliency_score == "foreground" or not found.strips:
+            return found
+        frames, words = answer.frames["embedded"][None], answer.question["embedded"][None]
+        scores = cosines(*head.alike(frames, words, words.new_ones(words.shape[:2], dtype=torch.bool)))
+        if self.saliency_score == "sum":
+            scores = scores + self._output(query, answer, head).probability
+        return replace(found, saliency=saliency(scores, query, clip))
 
     def _ask(self, head: MatchingHead, answer: Answer, places: list[int]) -> HeadOutput:
         frames, words = answer.frames["embedded"][None], answer.question["embedded"][None]

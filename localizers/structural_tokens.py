@@ -23,6 +23,7 @@ from datamodules.prediction import Prediction, Strip
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import sentence
+from localizers.absence import NO_MOMENT, NONE, says_none
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
 from localizers.frame_matching import VID, frame_tokens
@@ -55,6 +56,7 @@ class StructuralTokens(Localizer):
 
     special_tokens: ClassVar[tuple[str, ...]] = (VID, ENT, TST)
     time_tokens: ClassVar[tuple[str, ...]] = (VID,)
+    no_moment: ClassVar[str] = NO_MOMENT
     states: ClassVar[tuple[StatePoint, ...]] = ("before_last_layer", "before_norm")
     decoding: ClassVar[tuple[str, ...]] = ("rule", "threshold", "legacy", "legacy_first_step")
 
@@ -210,7 +212,8 @@ class StructuralTokens(Localizer):
                 captions = [texts[segment.event] for segment in found]
                 strips = event_strips(maps, is_event, texts)
         rule = f"{self.rule} on {sum(is_event)} events" if spans else None
-        if self.legacy and not spans and self.rule in ("charades", "qvhighlights"):
+        rule = NONE if not any(is_event) and says_none(answer.text) else rule
+        if self.legacy and rule is None and self.rule in ("charades", "qvhighlights"):
             spans, salient, rule = [(0.0, clip.duration_s, 1.0)], (1.0,) * clip.frames, "whole video"
         spans = [(min(start, clip.duration_s), min(end, clip.duration_s), score) for start, end, score in spans]
         if salient and query.clip_s is not None:

@@ -22,6 +22,7 @@ from datamodules.prediction import Prediction, Strip
 from datamodules.rendered import Rendered, Unsayable
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import sentence
+from localizers.absence import NO_MOMENT, NONE
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer, StatePoint, marked_event
 from localizers.telling import UNIT, telling, write_times
@@ -61,7 +62,8 @@ class TemporalExpert(Localizer):
 
     special_tokens: ClassVar[tuple[str, ...]] = (LOC,)
     states: ClassVar[tuple[StatePoint, ...]] = ("after_norm",)
-    decoding: ClassVar[tuple[str, ...]] = ("nms_iou", "top")
+    says_none: ClassVar[bool] = False
+    decoding: ClassVar[tuple[str, ...]] = ("nms_iou", "top", "none_below")
 
     interaction: Literal["add", "concat", "attention", "none"] = "add"
     """How a ``<LOC>`` meets the frames (Table VI)."""
@@ -81,6 +83,13 @@ class TemporalExpert(Localizer):
     """Ranked spans overlap a better one by this much at most."""
     top: int = 10
     """Length of the ranked list."""
+    none_below: float = 0.0
+    """There is no moment where no frame is inside with this probability (chosen on validation data); 0: always one."""
+
+    @property
+    def no_moment(self) -> Text:
+        """A ``<LOC>`` that is in no frame."""
+        return Text(f"{self.word} ", Token(LOC), ".")
 
     def head(self, width: int) -> TemporalHead:
         """The interaction and the two branches."""
@@ -121,7 +130,9 @@ class TemporalExpert(Localizer):
         """A literal answer with a ``<LOC>`` in place of each span that it names, and their windows."""
         pieces, windows, behind = [], [], 0
         for match in TIMES.finditer(answer.meant):
-            pieces += [answer.cut(behind, match.start()), *_loc(match)]
+            word = match["word"] or ""  # of ``from <s0> to <e0>``
+            during = ("During " if word[:1].isupper() else "during ") if word else ""
+            pieces += [answer.cut(behind, match.start()), during, Token(LOC)]
             windows.append((marked_event(match, times),))
             behind = match.end()
         text = Text(*pieces, answer.cut(behind))
@@ -171,10 +182,12 @@ class TemporalExpert(Localizer):
         if output is not None:
             spans = in_clip(*(part.float().cpu().numpy() for part in best_spans(output)), clip)
             texts, rule = [f"{start:.1f}s - {end:.1f}s" for start, end, _ in spans], "best frame"
-            salient, strips = saliency(output, query, clip), indicators(output)
+            salient, strips = saliency(output.probability, query, clip), indicators(output)
             if query.task != "dense_captioning":
                 spans = sorted(spans, key=lambda span: -span[2])
-                if len(spans) == 1:
+                if spans[0][2] < self.none_below:
+                    spans, texts, rule = [], [NO_MOMENT] * len(texts), NONE
+                elif len(spans) == 1:
                     spans, rule = self._ranked(output, clip), "ranked frames"
         pieces = literal(answer.text, LOCS).part(LOC)
         captions = [piece.strip().removesuffix(self.word).strip(" \n,:.") for piece in pieces[1:]]
@@ -208,14 +221,8 @@ class TemporalExpert(Localizer):
         return head(frames, states["after_norm"][places], frames.new_ones(frames.shape[:2], dtype=torch.bool))
 
     def _ranked(self, output: HeadOutput, clip: Clip) -> list[tuple[float, float, float]]:
-        spans, scores = (part[0].float().cpu().numpy() for part in (output.spans, output.probability))
-        return in_clip(*ranked_spans(spans, scores, self.nms_iou, self.top), clip)
-
-
-def _loc(match: re.Match) -> tuple[str, Token]:
-    """``from <s0> to <e0>`` becomes ``during <LOC>``."""
-    word = match["word"] or ""
-    return ("During " if word[:1].isupper() else "during ") if word else "", Token(LOC)
+        parts = (part[0].float().cpu().numpy() for part in (output.spans, output.probability))
+        return in_clip(*ranked_spans(*parts, self.nms_iou, self.top), clip)
 
 
 def in_seconds(text: Text, times: Mapping[str, float]) -> Text:
@@ -224,11 +231,13 @@ def in_seconds(text: Text, times: Mapping[str, float]) -> Text:
 
 
 def target(events: Sequence[Event], clip: Clip) -> LocTarget:
-    """What the head should say about the windows of one ``<LOC>``.
+    """What the head should say about the windows of one ``<LOC>``; without any, that no frame is inside.
 
     Raises:
         ValueError: a window is outside the video by more than annotations may be.
     """
+    if not events:
+        return LocTarget(np.zeros(clip.frames, dtype=bool), np.zeros((clip.frames, 2), dtype=np.float32))
     for event in events:
         if event.start_s >= clip.duration_s or event.end_s > clip.duration_s + Query.TOLERANCE_S:
             raise ValueError(f"window {event.start_s}..{event.end_s} s is outside the video of {clip.duration_s} s")
@@ -285,9 +294,9 @@ def indicators(output: HeadOutput) -> tuple[Strip, ...]:
     return tuple(Strip.rounded(f"{LOC} {number}" if len(rows) > 1 else LOC, row) for number, row in enumerate(rows, 1))
 
 
-def saliency(output: HeadOutput, query: Query, clip: Clip) -> tuple[float, ...]:
-    """The highest probability of any ``<LOC>``, for each frame, or at the centres of the query's clips."""
-    scores = output.probability.max(0).values.float().cpu().numpy()
+def saliency(scores: Tensor, query: Query, clip: Clip) -> tuple[float, ...]:
+    """The highest score of any ``<LOC>`` (N, T), for each frame, or at the centres of the query's clips."""
+    scores = scores.max(0).values.float().cpu().numpy()
     if query.clip_s is not None:
         centres_s = (np.arange(query.clips(clip.duration_s)) + 0.5) * query.clip_s
         scores = saliency_at(scores, fractions(centres_s, clip))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from random import Random
+from typing import ClassVar
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from datamodules.prediction import Prediction
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import sentence
+from localizers.absence import NO_MOMENT, NONE, says_none
 from localizers.answer import Answer
 from localizers.base import Localizer
 from localizers.telling import Telling, telling, write_times
@@ -37,6 +39,8 @@ class TextTimestamps(Localizer):
     Raises:
         ValueError: ``ticks`` does not fit two digits.
     """
+
+    no_moment: ClassVar[str] = NO_MOMENT
 
     ticks: int = 100
     """Steps of the clock, 2 to 100. The paper's is 100: the number is the percentage of the duration."""
@@ -96,7 +100,8 @@ class TextTimestamps(Localizer):
             named = FROM_TO.findall(answer.text) if self.captions != "none" else []
             named = named or [tuple(filter(None, span)) for span in SPAN.findall(answer.text)]
             found = [(int(a), int(b)) for a, b in named]
-            rule, events = ("digits" if found else None), [(a, b, "") for a, b in found]
+            rule = "digits" if found else NONE if says_none(answer.text) else None
+            events = [(a, b, "") for a, b in found]
         # As released: the end tick of a dense caption belongs to the event, the end tick of a moment does not.
         last = 1 if query.task == "dense_captioning" else 0
         tick_s = clip.duration_s / self.ticks

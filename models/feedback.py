@@ -18,6 +18,9 @@ from torch import Tensor, nn
 class TimeReader(Protocol):
     """What a model needs of a localizer; see ``localizers.base.Localizer``, which is one."""
 
+    inner: str | None
+    """Where the states of frames are taken that it reads beside their input vectors."""
+
     def read_back(
         self, head: nn.Module | None, inputs: Tensor, moments: Tensor, frames: Tensor, rows: Tensor
     ) -> Tensor:
@@ -35,6 +38,12 @@ class Feedback:
 
     reader: TimeReader
     ids: tuple[int, ...]
+
+    def frames(self, inputs: Tensor, states: Mapping[str, Tensor]) -> Tensor:
+        """What tokens are read with: input vectors (V, T, D), and where the reader wants them the inner states too."""
+        if self.reader.inner is None:
+            return inputs
+        return torch.stack([inputs, states.get(self.reader.inner, inputs).to(inputs.dtype)], dim=2)
 
     def __call__(
         self,

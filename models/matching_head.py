@@ -20,13 +20,21 @@ class MatchingHead(nn.Module):
         attention_heads: of each layer; must divide H.
         dropout: in the transformer.
         interaction: how the mean of the words meets the frames, see TemporalHead.
+        pools: also learn a weighted mean of the words (UniVTG), for ``alike``.
 
     Raises:
         ValueError: the attention heads do not divide H, or H is odd.
     """
 
     def __init__(
-        self, width: int, head_dim: int, layers: int, attention_heads: int, dropout: float, interaction: str = "add"
+        self,
+        width: int,
+        head_dim: int,
+        layers: int,
+        attention_heads: int,
+        dropout: float,
+        interaction: str = "add",
+        pools: bool = False,
     ):
         super().__init__()
         if head_dim % attention_heads or head_dim % 2:
@@ -37,6 +45,8 @@ class MatchingHead(nn.Module):
         layer = nn.TransformerEncoderLayer(*sizes, activation="gelu", batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(head_dim), enable_nested_tensor=False)
         self.head = TemporalHead(head_dim, interaction)
+        if pools:
+            self.pool = nn.Parameter(0.02 * torch.randn(head_dim, 1))
 
     def forward(self, frames: Tensor, words: Tensor, mask: Tensor, word_mask: Tensor) -> HeadOutput:
         """Find every sentence, each in the frames that stand beside it.
@@ -54,6 +64,17 @@ class MatchingHead(nn.Module):
         both = self.encoder(both, src_key_padding_mask=~real if len(real) else None)  # torch fails on no rows
         frames, words = both[:, :count], both[:, count:].masked_fill(~word_mask[..., None], 0)
         return self.head(frames, words.sum(1) / word_mask.sum(1, keepdim=True), mask)
+
+    def alike(self, frames: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What saliency compares, before the transformer: frames (N, T, H) and sentences (N, H)."""
+        frames, words = self.frames(frames.to(self.kinds.dtype)), self.words(words.to(self.kinds.dtype))
+        return frames, pooled(words, word_mask, self.pool)
+
+
+def pooled(words: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    """The mean (N, H) of words (N, L, H), weighted by a softmax of their products with ``weight`` (H, 1)."""
+    scores = (words @ weight).squeeze(-1).masked_fill(~mask, -torch.inf)
+    return (scores.softmax(-1)[..., None] * words).sum(1)
 
 
 def positions(mask: Tensor, like: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ Shape suffixes: B dialogues or videos, Q queries, T frames, M S-tokens, L tokens
 tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from functools import partial, wraps
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +23,10 @@ from models.decoders import (
     cache_argument,
     check_inputs,
     check_patterns,
-    layers,
     pattern_masks,
 )
 from models.feedback import Feedback, Writing
+from models.inner_states import first_layers, inner_layer, watching
 from models.outputs import Generated, Output
 from models.routed_lora import route
 
@@ -88,8 +88,8 @@ class VideoLLM(nn.Module):
             check_patterns(self.causal_lm, "frames that attend to later ones (bidirectional)")
         if sharing:
             check_patterns(self.causal_lm, "dialogues that share a video (queries_per_video above 1)")
-        if {"before_last_layer", "before_norm"} & set(self.states):
-            layers(self.causal_lm)
+        for point in set(self.states) - {"embedded", "after_norm"}:
+            inner_layer(self.causal_lm, point)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -128,7 +128,9 @@ class VideoLLM(nn.Module):
         video = (batch.frame_mask, batch.features, batch.feature_mask, batch.spatial, batch.spatial_mask)
         inputs, frames = self.embed(batch.input_ids, *video, batch.question_ids)
         if self.feedback:
-            inputs = self.feedback(self.head, inputs, batch.moments, frames)
+            inputs = self.feedback(
+                self.head, inputs, batch.moments, self.feedback.frames(frames, self._inner(inputs, batch))
+            )
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
         blocks = torch.zeros_like(batch.input_ids) if batch.blocks is None else batch.blocks
@@ -152,6 +154,27 @@ class VideoLLM(nn.Module):
             row_tokens=tokens,
         )
 
+    @torch.no_grad()
+    def _inner(self, inputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """States (B, T, D) of the frames that time tokens are read with: of a first pass up to the last frame."""
+        point = self.feedback.reader.inner
+        if point is None or batch.moments is None:
+            return {}
+        end = int(batch.frame_mask.any(0).nonzero().max()) + 1
+        blocks = None if batch.blocks is None else batch.blocks[:, :end]
+        frame_mask, real = batch.frame_mask[:, :end], batch.attention_mask[:, :end]
+        with route(self.llm, frame_mask):
+            seen = first_layers(
+                self.causal_lm,
+                inner_layer(self.causal_lm, point),
+                inputs_embeds=inputs[:, :end],
+                attention_mask=self.mask(real, inputs.dtype, frame_mask, blocks),
+                position_ids=block_positions(torch.zeros_like(real) if blocks is None else blocks),
+                use_cache=False,
+            )
+        frames = seen.new_zeros(*batch.feature_mask.shape, seen.shape[-1])
+        return {point: frames.masked_scatter(batch.feature_mask[..., None], seen[frame_mask])}
+
     def mask(
         self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
     ) -> Tensor | dict[str, Tensor]:
@@ -161,30 +184,9 @@ class VideoLLM(nn.Module):
         frames = frame_mask if self.bidirectional else None
         return pattern_masks(self.causal_lm, attention_mask, dtype, blocks, frames)
 
-    @contextmanager
-    def watch(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collects the hidden states (B, L, D) of each forward pass inside, by hooks: no other layer is kept."""
-        decoder = self.causal_lm.get_decoder()
-        seen: dict[str, list[Tensor]] = {point: [] for point in self.states}
-
-        def before(point: str, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            seen[point].append(args[0] if args else kwargs["hidden_states"])
-
-        def behind(point: str, module: nn.Module, args: tuple[Tensor, ...], output) -> None:
-            seen[point].append(output if isinstance(output, Tensor) else output[0])
-
-        hooks = []
-        for point in self.states:
-            module = decoder if point == "after_norm" else layers(self.causal_lm)[-1]
-            if point == "before_last_layer":
-                hooks.append(module.register_forward_pre_hook(partial(before, point), with_kwargs=True))
-            else:
-                hooks.append(module.register_forward_hook(partial(behind, point)))
-        try:
-            yield seen
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def watch(self) -> AbstractContextManager[dict[str, list[Tensor]]]:
+        """Collects the hidden states (B, L, D) of each forward pass inside."""
+        return watching(self.causal_lm, self.states)
 
     @without_gradients
     def generate(self, prompts: PromptBatch, confident: bool = False, **settings) -> list[Generated]:
@@ -200,6 +202,8 @@ class VideoLLM(nn.Module):
         """
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
         prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids)
+        if self.feedback:
+            prefix = self.feedback(self.head, prefix, prompts.prefix_moments, self.feedback.frames(frames, {}))
         cache = DynamicCache(config=self.causal_lm.config)
         decoder = self.causal_lm.get_decoder()
         with self.watch() as before, route(self.llm, prompts.frame_mask):
@@ -211,6 +215,10 @@ class VideoLLM(nn.Module):
                 **cache_argument(decoder, cache),
             )
         longest = prompts.prefix_mask.shape[1] + prompts.suffix_mask.shape[1] + settings.get("max_new_tokens", 0)
+        if self.feedback:
+            frames = self.feedback.frames(
+                frames, {name: frame_states(seen[0], prompts) for name, seen in before.items()}
+            )
         groups = answered_together(self.causal_lm, prompts.suffix_mask.sum(-1), longest)
         start = prompts.prefix_mask.argmax(-1)
         said, videos = {}, prompts.video_of_query.tolist()

@@ -1,10 +1,13 @@
 """New tokens for a language model that never saw them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
-from torch import nn
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+from peft.utils.other import ModulesToSaveWrapper
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -23,11 +26,43 @@ def word_matrices(llm: PreTrainedModel) -> tuple[list[str], bool]:
     return [names[module] for module in ends[: 1 if tied else 2]], tied
 
 
+def rescaled(rows: Tensor, others: Tensor) -> Tensor:
+    """Rows (N, D) scaled by one number, so that their mean length is that of the others (V, D).
+
+    Source: Vid2Seq, the released training of VidChapters.
+    """
+    return rows / (rows.norm(dim=-1).mean() / others.norm(dim=-1).mean())
+
+
+@torch.no_grad()
+def normalise_rows(llm: nn.Module, ids: Sequence[int]) -> None:
+    """Scale the rows of some tokens to the mean length of all others, in each matrix in which they learn.
+
+    Args:
+        llm: with PEFT's layers, in which rows, or whole matrices, learn.
+        ids: of the tokens.
+    """
+    for layer in llm.modules():
+        if isinstance(layer, TrainableTokensLayer):
+            others = layer.get_base_layer().weight
+            parts = [(rows, slice(None)) for rows in layer.trainable_tokens_delta.values() if rows.requires_grad]
+        elif isinstance(layer, ModulesToSaveWrapper):
+            others = layer.original_module.weight
+            parts = [(saved.weight, list(ids)) for saved in layer.modules_to_save.values()]
+        else:
+            continue
+        old = torch.ones(len(others), dtype=torch.bool, device=others.device)
+        old[list(ids)] = False
+        for rows, at in parts:
+            rows[at] = rescaled(rows[at], (rows if len(rows) == len(others) else others)[old]).to(rows.dtype)
+
+
 def add_tokens(
     llm: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     tokens: Sequence[str],
     init: Literal["mean", "released"] = "mean",
+    copies: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Give the tokens rows in the embedding and the output matrix.
 
@@ -38,6 +73,7 @@ def add_tokens(
         init: first values of their rows. ``mean``: of all old rows. ``released`` (MeCo): where the matrices must grow,
             the i-th row from the end is the mean of the i-th part of the old rows; where they have spare rows, these
             stay as they are.
+        copies: of these tokens, the words whose rows theirs are copies of.
     """
     if not tokens:
         return
@@ -57,3 +93,6 @@ def add_tokens(
                 parts = matrix[:old].chunk(len(tokens))
                 for number, part in enumerate(parts, 1):
                     matrix[-number] = part.float().mean(0).to(matrix.dtype)
+            for token in copies.keys() & set(tokens):
+                of = tokenizer(copies[token], add_special_tokens=False).input_ids[-1]
+                matrix[tokenizer.convert_tokens_to_ids(token)] = matrix[of]

@@ -23,7 +23,7 @@ from datamodules.schema import Event, Query, Turn, Video
 from datamodules.shards import ShardReader
 from lightning_modules.trained import TrainedModel
 from lightning_modules.training_cli import TrainingCLI
-from localizers.sentence_matching import sentences
+from localizers.sentence_matching import SentenceMatching, sentences
 from models.checkpoints import read_weights
 from preparation.features.shard_writer import ShardWriter
 from preparation.world.tiny import save_tiny_lm, tiny_lm
@@ -47,6 +47,32 @@ def baseline(world, llm):
         return [*lines, "--trainer.enable_model_summary=false", *more]
 
     return command_line
+
+
+def test_saliency_losses_learn_and_rank_highlights(baseline, world, tmp_path):
+    """UniVTG's: the terms are there and finite, the pool learns, and every frame has a score that is no probability."""
+    weights = ["--model.localizer.inter_weight=0.3", "--model.localizer.intra_weight=0.1"]
+    score = "--model.localizer.saliency_score=cosine"
+    module = build([*baseline(tmp_path / "first"), *weights, score])
+    dialogue = module.dialogue
+    query = Query("q", "v", "grounding", "a red robot sings", events=EVENTS[:1])
+    features = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float16)
+    video = Video("v", 40.0, np.arange(40.0), features)
+    absent = Query("n", "v", "grounding", "a whale", absent=True)
+    found = terms(module, collate([dialogue.example(one, video, Random(0)) for one in (query, absent)], 0))
+    assert found["inter"].isfinite() and found["intra"].isfinite() and found["intra"] > 0
+    nobody = terms(module, collate([dialogue.example(absent, video, Random(0))], 0))
+    assert nobody["inter"] == nobody["intra"] == 0
+    train.main([*baseline(tmp_path / "run"), *weights, score])
+    head = read_weights(tmp_path / "run").head
+    assert head["pool"].shape == (16, 1)
+    args = [f"--checkpoint={tmp_path / 'run'}", f"--shards={world / 'videos'}"]
+    args += [f"--queries={world / 'test/grounding.jsonl'}", f"--output={tmp_path / 'out'}", "--num_workers=0"]
+    evaluate.main(["benchmark", *args])
+    lines = map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines())
+    assert all(len(line["saliency"]) and min(line["saliency"]) >= -1.001 for line in lines)
+    with pytest.raises(ValueError, match="is not learned: set inter_weight or intra_weight"):
+        SentenceMatching(saliency_score="sum")
 
 
 def build(args: list[str]):

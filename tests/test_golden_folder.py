@@ -13,8 +13,6 @@ NOT_READ = {
     r"README\.md|.*/README\.md": "for people",
     r".*/tokenizer/.*": "read with its folder, by AutoTokenizer",
     r".*/official_layout/.*": "read with its folder, as a user of released weights does",
-    r"paradigms/(time_tokens|frame_matching|time_distribution|evidence)\..*": "ways of saying when that are not built",
-    r"paradigms/(frame_texts|univtg_saliency)\..*": "ways of saying when that are not built",
     r"tokens/.*": "texts that look like special tokens are not kept apart in chats yet",
     r"paradigms/compressors\..*": "compressors that are not built",
     r"paradigms/rewards\.safetensors": "of the training blocks of rewards.json, which are not built: advantages,"

@@ -5,6 +5,7 @@ What is read from hidden states is what a perfect model would say about its own 
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -18,7 +19,17 @@ from datamodules.query_files import write_queries
 from datamodules.rendered import Rendered
 from datamodules.schema import Event, Query, Turn
 from datamodules.turns import TurnWriter
-from localizers import FrameMatching, StructuralTokens, TemporalExpert, TextTimestamps
+from localizers import (
+    DigitTokens,
+    EvidenceTokens,
+    FrameMatching,
+    StructuralTokens,
+    TemporalExpert,
+    TextSeconds,
+    TextTimestamps,
+    TimeDistribution,
+    TimeTokens,
+)
 from localizers.answer import Answer
 from localizers.base import MARKED_SPAN, Localizer
 from localizers.frame_matching import VID
@@ -86,12 +97,56 @@ def matching(rendered: Rendered) -> tuple[Answer, Fixed]:
     return Answer(rendered.answer, (VID,) * count, frames, {"before_last_layer": scores}), Fixed()
 
 
+def distribution(rendered: Rendered) -> tuple[Answer, Fixed]:
+    count = rendered.answer.count("<TIME_STAMP>")
+    places = torch.tensor(rendered.moments[len(rendered.moments) - count :]).reshape(-1, 2, 1) * TimeDistribution().bins
+    logits = (1 - (torch.arange(TimeDistribution().bins + 1) - places).abs()).clamp(min=1e-12).log()
+    return Answer(rendered.answer, ("<TIME_STAMP>",) * count, predicting={"after_norm": logits}), Alone()
+
+
+def evidence(rendered: Rendered) -> tuple[Answer, torch.nn.Module]:
+    said = [token for token in rendered.answer.tokens if token == "<evi>"]
+    logits = torch.full((len(said), CLIP.frames), -20.0)
+    moments = rendered.moments[len(rendered.moments) - len(said) :]
+    for row, (first, last) in zip(logits, moments, strict=True):
+        row[int(first) : int(last) + 1] = 20.0
+    states = {"before_last_layer": logits}
+    answer = Answer(rendered.answer, tuple(said), {"before_last_layer": logits.new_zeros(CLIP.frames, 1)}, states)
+    return answer, Pairs()
+
+
+class Pairs(torch.nn.Module):
+    """Its scores are the states."""
+
+    def forward(self, tokens, frames):
+        return tokens, tokens
+
+
+class Alone(torch.nn.Module):
+    """Its scores are the states."""
+
+    def forward(self, states):
+        return states
+
+
 WAYS = {
     "text": (TextTimestamps, text),
     "tokens": (PerfectTokens, tokens),
     "expert": (PerfectExpert, expert),
     "matching": (FrameMatching, matching),
-}
+    "time_tokens": (TimeTokens, text),
+    "digit_tokens": (DigitTokens, text),
+    "evidence_tokens": (EvidenceTokens, evidence),
+    "time_distribution": (TimeDistribution, distribution),
+    "text_seconds": (TextSeconds, text),
+    "text_seconds_json": (partial(TextSeconds, answers="json"), text),
+    "unitime": (partial(TextSeconds, group=1, lead="", snap=True,
+                        wording="from {start} seconds to {end} seconds"), text),
+    "vid2seq": (partial(TimeTokens, count=101, name="<time={}>", wording="{start} {end}",
+                        event_wording="{span} {caption}", mark_questions=False), text),
+    "omnivid": (partial(TimeTokens, name="<time_bin_{}>", wording="{start}{end}",
+                        event_wording="<event>{span}{caption}</event>", mark_questions=False), text),
+}  # fmt: skip
 CAPTIONS = ("query_focused", "query", "none")
 
 

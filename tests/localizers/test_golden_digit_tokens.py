@@ -1,0 +1,101 @@
+"""Digit tokens equal the released code of VTG-LLM: numbers, answers, the sentence about frames, and the digit loss."""
+
+import json
+import re
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from datamodules.clip import Clip
+from datamodules.rendered import Unsayable
+from datamodules.schema import Event, Query, Turn
+from localizers import DigitTokens
+from localizers.answer import Answer
+from localizers.digit_tokens import digit_loss
+
+pytestmark = pytest.mark.golden
+LATER = 1000.0
+"""Length of a video in which no time of the answers is beyond the end."""
+
+
+@pytest.fixture(scope="module")
+def official(golden):
+    return json.loads((golden / "paradigms/time_tokens.json").read_text())["vtg_llm"]
+
+
+@pytest.fixture(scope="module")
+def tensors(golden):
+    return load_file(golden / "paradigms/time_tokens.safetensors")
+
+
+def read(text: str, task: str):
+    query = Query("q", "v", task, "x", (Event(0, 1, "x"),))
+    return DigitTokens().decode(query, Answer(text), Clip(LATER, 10, 1.0))
+
+
+def test_time_tokens_and_digit_tokens_of_numbers(official):
+    for case in official["number_to_tokens"]:
+        assert DigitTokens(legacy=True).digits(case["number"]) == case["out"], case
+        whole, dot, rest = str(case["number"]).partition(".")
+        if dot and len(rest) == 1 and len(whole) <= 4:  # nothing to round, and no defect
+            assert DigitTokens().digits(case["number"]) == case["out"], case
+
+
+def test_time_tokens_and_digit_tokens_of_frames(official):
+    for case in official["prompt_times"]:
+        times_s = np.array([float(time) for time in re.findall(r"\d+\.\d+", case["text"])])
+        told = DigitTokens().frame_texts(Clip(LATER, len(times_s), 1.0, times_s))
+        assert told.before[0] == case["out"]
+        assert not any(told.before[1:])
+    characters = {token: character for character, token in zip("0123456789.", DigitTokens.special_tokens, strict=True)}
+    for case in official["frame_sentence"]:
+        times_s = np.array(case["indices"]) / case["fps"]
+        told = DigitTokens().frame_texts(Clip(LATER, len(times_s), 1.0, times_s)).before[0]
+        plain = re.sub("|".join(characters), lambda match: characters[match[0]], told)
+        assert re.sub(r"\d+\.\d", lambda match: f"{float(match[0])}", plain) == case["text"]
+
+
+def test_time_tokens_and_digit_tokens_read_moments(official):
+    for case in official["grounding"]:
+        if "defect" in case["id"]:
+            continue
+        spans = [list(span[:2]) for span in read(case["text"], "grounding").spans]
+        assert spans[: len(case["spans"])] == case["spans"], case["id"]
+        assert bool(spans) == bool(case["spans"])
+
+
+def test_time_tokens_and_digit_tokens_read_captions(official):
+    for case in official["captions"]:
+        if "defect" in case["id"]:
+            continue
+        found, (windows, texts) = read(case["text"], "dense_captioning"), case["out"]
+        assert [list(span[:2]) for span in found.spans] == windows, case["id"]
+        assert [caption.lower().strip(".") for caption in found.captions] == [text.strip(".") for text in texts]
+
+
+def test_time_tokens_and_digit_loss(official, tensors):
+    """The sum of the cross-entropy and the digit term, and its gradient."""
+    logits, labels = tensors["vtg.loss_logits"].clone().requires_grad_(), tensors["vtg.loss_targets"]
+    digits = official["digit_loss"]["digit_ids"]
+    loss = F.cross_entropy(logits, labels) + 0.1 * digit_loss(logits, labels, torch.tensor(digits))
+    assert loss.item() == pytest.approx(official["digit_loss"]["value"], abs=1e-5)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, tensors["vtg.loss_grad"], rtol=1e-5, atol=1e-6)
+    names = dict(zip(DigitTokens.special_tokens, digits, strict=False))
+    (term,) = DigitTokens(digit_weight=0.1).word_loss(logits, labels, names).values()
+    assert term.item() == pytest.approx(0.1 * digit_loss(logits, labels, torch.tensor(digits)).item())
+    assert DigitTokens().word_loss(logits, labels, names) == {}
+
+
+def test_times_that_four_digits_do_not_hold(official):
+    localizer, axis = DigitTokens(), Clip(20000.0, 10, 1.0)
+    with pytest.warns(UserWarning, match="before the start"):
+        assert localizer.digits(-3.0) == localizer.digits(0.0)
+    with pytest.raises(Unsayable, match=r"9999\.9 s"):
+        localizer.render(Turn("?", task="grounding", events=(Event(1.0, 12345.6),)), axis, Random(0))
+    assert localizer.digits(59.96) == localizer.digits("60.0")
+    assert read("<TIME_NINE> - <TIME_ONE> seconds", "grounding").spans[0][:2] == (1.0, 9.0)

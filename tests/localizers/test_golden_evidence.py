@@ -1,0 +1,170 @@
+"""Evidence tokens equal D2VLM's released code: runs of frames, scores, labels, losses, gradients, and generation."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from datamodules.clip import Clip
+from localizers import EvidenceTokens
+from localizers.evidence_tokens import EVI
+from models.evidence_head import best_run
+from models.feedback import Feedback, Writing
+
+pytestmark = pytest.mark.golden
+IMAGE = -200
+"""Id that stands for a video."""
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def official(golden):
+    set_ = json.loads((golden / "paradigms/evidence.json").read_text())
+    tensors, settings = load_file(golden / "paradigms/evidence.safetensors"), set_["settings"]
+    localizer = EvidenceTokens(alpha=settings["alpha"], block=settings["block"], legacy=True)
+    head = localizer.head(settings["hidden"])
+    head.load_state_dict({key: tensors[f"weights.{key}"] for key in head.state_dict()})
+    words = nn.Embedding.from_pretrained(tensors["weights.model.embed_tokens.weight"])
+    return SimpleNamespace(**set_, tensors=tensors, localizer=localizer, head=head, words=words)
+
+
+def spans(times, localizer: EvidenceTokens, frames: int) -> list[tuple[float, float]]:
+    """Pairs of frame numbers as what tokens stand for."""
+    axis = Clip(float(frames), frames, 1.0)
+    return [localizer.moments(*pair, axis)[0] for pair in zip(times[::2], times[1::2], strict=True)]
+
+
+def asked(pairs) -> list[tuple[float, float]]:
+    """As those of a question are kept."""
+    return [(-1.0 - first, -1.0 - last) for first, last in pairs]
+
+
+def training_batch(official, name: str):
+    """A training case as a batch of this project: ids, labels, what tokens stand for, frames and their inner states."""
+    case, tensors, rows = official.cases[name], official.tensors, []
+    for number, sample in enumerate(case["samples"]):
+        real = tensors[f"{name}.attention_before_frames"][number]
+        before = tensors[f"{name}.input_ids_before_frames"][number][real]
+        before = before[before != IMAGE]
+        behind = tensors[f"{name}.input_ids_after_frames.{number}"]
+        frames = tensors[f"{name}.frames.{number}"]
+        first, end = case["frame_rows"][number][-1]
+        ids = torch.cat([before, torch.zeros(len(frames), dtype=before.dtype), behind])
+        mask = torch.zeros(len(ids), dtype=torch.bool)
+        mask[first:end] = True
+        labels = torch.full_like(ids, -100)
+        labels[end:] = tensors[f"{name}.labels_after_frames.{number}"]
+        said = spans(sample["tgt"] or [], official.localizer, len(frames))
+        moments = torch.full((len(ids), 2), torch.nan)
+        known = asked(spans(sample["src"] or [], official.localizer, len(frames))) + said + said
+        moments[(ids == official.settings["evidence_id"]) & ~mask] = torch.tensor(known).reshape(-1, 2)
+        inner = tensors[f"{name}.after_block_{official.settings['block']}"][number, first:end]
+        rows.append((ids, labels, mask, moments, frames, inner, torch.ones(len(frames), dtype=torch.bool)))
+    values = (0, -100, False, torch.nan, 0.0, 0.0, False)
+    padded = [
+        pad_sequence(list(column), batch_first=True, padding_value=value)
+        for column, value in zip(zip(*rows, strict=True), values, strict=True)
+    ]
+    names = ("ids", "labels", "frame_mask", "moments", "features", "inner", "feature_mask")
+    return SimpleNamespace(blocks=None, **dict(zip(names, padded, strict=True)))
+
+
+def test_evidence_runs_of_frames(official):
+    for case in official.find_and_merge:
+        scores = torch.tensor(case["scores"])
+        assert [list(best_run(scores, joined=True))] == case["span"], case["id"]
+        first, last = best_run(scores)  # by default, no frame below the threshold is inside
+        assert (scores[first : last + 1] >= 0.6 * scores.max() - 1e-6).all()
+        if "defect" not in case["id"] and (first, last) != tuple(case["span"][0]):
+            assert first == case["span"][0][0]  # another run with the same mean
+
+
+def test_evidence_losses_and_every_gradient(official):
+    for name, case in official.cases.items():
+        if "samples" not in case:
+            continue
+        batch = training_batch(official, name)
+        length = batch.ids.shape[1]
+        states = official.tensors[f"{name}.second_last"][:, :length].clone().requires_grad_()
+        weight = 10.0 if case["consistency"] else 0.0
+        localizer = EvidenceTokens(alpha=case["alpha"], consistency_weight=weight, legacy=True)
+        official.head.zero_grad()
+        terms = localizer.loss(
+            official.head, {"before_last_layer": states}, batch, {EVI: official.settings["evidence_id"]}
+        )
+        assert sum(terms.values()).item() == pytest.approx(case["loss"], rel=1e-5), name
+        assert terms["evidence"].item() == pytest.approx(10 * sum(case["bce"]) / len(case["bce"]), rel=1e-5)
+        sum(terms.values()).backward()
+        theirs = official.tensors[f"{name}.second_last.grad"]
+        bound = 1e-5 * max(theirs.abs().max().item(), 1.0)
+        torch.testing.assert_close(states.grad, theirs[:, :length], rtol=1e-4, atol=bound)
+        for key, parameter in official.head.named_parameters():
+            theirs = official.tensors[f"{name}.grad.{key}"]
+            torch.testing.assert_close(parameter.grad, theirs, rtol=1e-4, atol=1e-5 * max(theirs.abs().max().item(), 1))
+
+
+def test_evidence_scores_labels_and_inputs(official):
+    for name, case in official.cases.items():
+        if "samples" not in case:
+            continue
+        batch = training_batch(official, name)
+        for number, sample in enumerate(case["samples"]):
+            if not sample["tgt"]:
+                continue
+            at = (batch.labels[number] == official.settings["evidence_id"]).nonzero()[:, 0]
+            states = official.tensors[f"{name}.second_last"][number]
+            first, end = case["frame_rows"][number][-1]
+            scores, _ = official.head(states[at - 1], states[first:end])
+            torch.testing.assert_close(scores, official.tensors[f"{name}.scores.{number}"], **CLOSE)
+            labels = official.localizer.soft_labels(batch.moments[number, at], end - first)
+            torch.testing.assert_close(labels, official.tensors[f"{name}.soft_labels.{number}"], **CLOSE)
+        frames = torch.stack([batch.features, batch.inner], dim=2)
+        inputs = official.words(batch.ids).masked_scatter(
+            batch.frame_mask[..., None], batch.features[batch.feature_mask]
+        )
+        read = Feedback(official.localizer, (official.settings["evidence_id"],))(
+            official.head, inputs, batch.moments, frames
+        )
+        real = official.tensors[f"{name}.spliced_attention"][:, : batch.ids.shape[1]]
+        theirs = official.tensors[f"{name}.spliced_embeds"][:, : batch.ids.shape[1]]
+        torch.testing.assert_close(read[real], theirs[real], **CLOSE)
+
+
+def test_evidence_generation(official):
+    """What each step reads, and the frames of every step."""
+    evidence = official.settings["evidence_id"]
+    feedback = Feedback(official.localizer, (evidence,))
+    for name, case in official.cases.items():
+        if "new_ids" not in case:
+            continue
+        frames, ids = official.tensors[f"{name}.frames"], official.tensors[f"{name}.input_ids"][0]
+        place = int((ids == IMAGE).nonzero())
+        prompt = torch.cat([ids[:place], torch.zeros(len(frames), dtype=ids.dtype), ids[place + 1 :]])
+        seen = slice(place, place + len(frames))
+        moments = torch.full((len(prompt), 2), torch.nan)
+        at = prompt == evidence
+        at[seen] = False
+        moments[at] = torch.tensor(asked(spans(case["src"] or [], official.localizer, len(frames)))).reshape(-1, 2)
+        inner = official.tensors[f"{name}.after_block_{official.settings['block']}"][0, seen]
+        read_with = torch.stack([frames, inner], dim=1)[None]
+        inputs = official.words(prompt)
+        inputs[seen] = frames
+        inputs = feedback(official.head, inputs[None], moments[None], read_with)
+        torch.testing.assert_close(inputs, official.tensors[f"{name}.input_embeds.0"], **CLOSE)
+        states = [official.tensors[f"{name}.second_last.{step}"] for step in range(len(case["new_ids"]))]
+        calls, mask = {"before_last_layer": []}, torch.ones(1, len(frames), dtype=torch.bool)
+        only = {"before_last_layer": states[0][:, seen]}
+        writing = Writing(feedback, official.head, read_with, only, mask, torch.zeros(1, dtype=torch.long), calls)
+        for step, (state, new) in enumerate(zip(states, case["new_ids"], strict=True), 1):
+            calls["before_last_layer"].append(state)
+            logits, _ = official.head(state[0, -1:], states[0][0, seen])
+            assert list(official.localizer._run(logits[0].sigmoid())) == case["span_of_step"][step - 1]
+            read = writing.read(torch.tensor([[new]]), official.words(torch.tensor([[new]])))
+            if f"{name}.input_embeds.{step}" in official.tensors:
+                torch.testing.assert_close(read, official.tensors[f"{name}.input_embeds.{step}"], **CLOSE)
+        said = torch.cat(writing.moments)
+        assert said[~said[:, 0].isnan()].tolist() == case["span_of_token"]

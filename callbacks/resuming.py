@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.finite import NotFinite
+
 
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's, to go on from: every so many steps, minutes or epochs, and whatever the scores are.
@@ -36,6 +38,7 @@ class RunCheckpoint(ModelCheckpoint):
     ):
         super().__init__(*args, save_top_k=save_top_k if monitor is None else min(save_top_k, 1), **settings)
         self.every_n_minutes = every_n_minutes
+        self._begun: int | None = None
         self._looked_s = time.monotonic()
 
     def on_train_start(self, trainer, pl_module) -> None:
@@ -80,14 +83,24 @@ class RunCheckpoint(ModelCheckpoint):
             progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
         checkpoint["epoch"] = loop["epoch_progress"]["current"]["completed"]
 
+    def load_state_dict(self, state: dict) -> None:
+        """Go on in the folder where the run is now."""
+        super().load_state_dict(moved(state, self.dirpath))
+
     def _save(self, trainer) -> None:
         candidates = self._monitor_candidates(trainer)
         self._save_topk_checkpoint(trainer, candidates)
         self._save_last_checkpoint(trainer, candidates)
         self._looked_s = time.monotonic()
 
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the step that begins: until it is counted, some weights may be new and some old."""
+        self._begun = trainer.global_step
+
     def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
-        """Save where all processes can be there."""
+        """Save where all processes can be there, and what there is is worth it."""
+        if isinstance(exception, (NotFinite, OSError)) or self._begun == trainer.global_step:
+            return
         if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
             super().on_exception(trainer, pl_module, exception)
 
@@ -105,6 +118,10 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, folder: Path, monitor: str, mode: str = "min", most: int = 1):
         settings = {"every_n_epochs": 1, "save_on_train_epoch_end": False, "enable_version_counter": False}
         super().__init__(folder, "best-{step}", monitor=monitor, mode=mode, save_top_k=most, **settings)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on in the folder where the run is now."""
+        super().load_state_dict(moved(state, self.dirpath))
 
     def on_validation_end(self, trainer, pl_module) -> None:
         """Save, if the score is among the best.
@@ -130,6 +147,18 @@ class BestCheckpoint(ModelCheckpoint):
             "monitor": self.monitor,
             "score": float(self.best_model_score),
         }
+
+
+def moved(state: dict, folder: str) -> dict:
+    """What ModelCheckpoint keeps, with its paths in another folder; a run folder may be copied or mounted elsewhere."""
+    before = Path(state["dirpath"])
+
+    def here(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path and Path(path).parent == before else path
+
+    paths = {key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    return state | paths | {"dirpath": folder, "best_k_models": best}
 
 
 class WholeSteps(Callback):

@@ -4,8 +4,9 @@ from collections import Counter
 
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.table import Table
+
+from callbacks.reporting import only_reported
+from command_line.tables import print_table
 
 
 class SkippedData(Callback):
@@ -42,7 +43,5 @@ class SkippedData(Callback):
         total = self.total() + getattr(trainer.datamodule, "skipped", Counter())
         if not trainer.is_global_zero or not total:
             return
-        table = Table("left out or cut", "samples", title="Data that was not used as it is")
-        for reason, count in total.most_common():
-            table.add_row(reason, str(count))
-        Console().print(table)
+        with only_reported("the table of skipped data"):
+            print_table("Data that was not used as it is", ("left out or cut", "samples"), total.most_common())

@@ -1,5 +1,6 @@
 """Being one of several processes that torchrun, ``lightning run`` or ``fabric run`` started."""
 
+import os
 import socket
 import sys
 
@@ -29,6 +30,11 @@ def launcher_settings(trainer: dict, environment: dict[str, str]) -> dict:
         "precision": environment.get("LT_PRECISION") or trainer.get("precision"),
     }
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def started_by_lightning() -> bool:
+    """Whether this is one of the processes that the first one started for ``trainer.devices``."""
+    return "LOCAL_RANK" in os.environ and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
 
 
 def leave_group() -> None:

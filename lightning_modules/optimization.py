@@ -1,7 +1,7 @@
 """How parameters are moved."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,16 @@ class Optimization:
     head_lr: float | None = None
     """Peak learning rate of the localizer's head; None: that of everything that is not LoRA."""
 
+    def __post_init__(self):
+        rates = {"lr": self.lr, "other_lr": self.other_lr, "head_lr": self.head_lr, "weight_decay": self.weight_decay}
+        for name, value in (rates | {"eps": self.eps}).items():
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"optimization.{name} must be a number from 0, got {value}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"optimization.warmup_ratio is a share from 0 to 1, got {self.warmup_ratio}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimization.betas must be from 0 to below 1, got {self.betas}")
+
     def configure(self, parameters: Mapping[str, nn.Parameter], steps: int) -> dict:
         """Optimiser and schedule of ``steps`` steps, as Lightning takes them; the first step's rate is 0, as released.
 
@@ -32,17 +42,22 @@ class Optimization:
             parameters: what is trained, by name, see ``rate``.
             steps: of the whole training.
         """
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in parameters.items():
-            groups.setdefault(self.rate(name), []).append(parameter)
+        groups = self.groups(parameters).items()
         optimizer = torch.optim.AdamW(
-            [{"params": members, "lr": lr} for lr, members in groups.items()],
+            [{"params": [parameters[name] for name in members], "lr": lr} for lr, members in groups],
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
         )
         schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(self.warmup_ratio * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def groups(self, names: Iterable[str]) -> dict[float, list[str]]:
+        """Parameters by their peak learning rate, in their order."""
+        groups: dict[float, list[str]] = {}
+        for name in names:
+            groups.setdefault(self.rate(name), []).append(name)
+        return groups
 
     def rate(self, name: str) -> float:
         """Peak learning rate of a parameter: LoRA has ``lora_`` in its name, the head is ``model.head``."""

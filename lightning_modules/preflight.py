@@ -18,22 +18,6 @@ SAMPLES = 64
 """Training dialogues that are read to know how long they are."""
 
 
-def find_checkpoint(output: Path, resume: bool) -> Path | None:
-    """The run folder's last checkpoint if the run is to go on, nothing if it is to start.
-
-    Raises:
-        ValueError: there is nothing to go on from, or something that a new start would overwrite.
-    """
-    last, made = output / "checkpoints" / "last.ckpt", output / "model" / "manifest.json"
-    if resume and not last.is_file():
-        raise ValueError(f"--resume true, but there is no {last}")
-    if not resume and last.is_file():
-        raise ValueError(f"{last} exists: add --resume true to go on with that run, or choose another --output")
-    if not resume and made.is_file():
-        raise ValueError(f"{made} exists, of a finished run without checkpoints: choose another --output")
-    return last if resume else None
-
-
 def check(cli: LightningCLI) -> None:
     """Find cheap mistakes: in the output folder, the stage before, the data, and what becomes of the first samples.
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.tokenizers import as_published
+from models.finite import check_finite
 from models.gguf import converted, gguf_file
 from models.vocabulary import is_tied
 
@@ -58,6 +59,12 @@ class Weights:
     """State dict of what the localizer learns on hidden states; empty if it learns nothing."""
     experts: dict[str, Lora] = field(default_factory=dict)
     """By name; they act on the base with ``loras`` merged. Empty if there are none."""
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each part that has any, by the name of its file or folder."""
+        loras = {f"lora-{number}": lora for number, lora in enumerate(self.loras, 1)} | self.experts
+        parts = {"adapter": self.adapter, "head": self.head} | {name: lora.tensors for name, lora in loras.items()}
+        return {name: tensors for name, tensors in parts.items() if tensors}
 
 
 def load_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -211,6 +218,7 @@ def check_keys(what: str, expected: dict[str, object], found: dict[str, object])
 def write_weights(folder: Path, weights: Weights) -> None:
     """Write a weights folder."""
     folder = Path(folder)
+    check_finite(weights.parts(), f"{folder} was not written")
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (("adapter", weights.adapter), ("head", weights.head)):
         if tensors:
@@ -239,9 +247,14 @@ def read_weights(folder: Path) -> Weights:
     """Read the weights of a run folder, of a weights folder, of a checkpoint, or of the released VTimeLLM folders.
 
     Raises:
-        ValueError: it is none of these; the message says what was looked for.
+        ValueError: it is none of these (the message says what was looked for), or holds NaN.
     """
-    folder = Path(folder)
+    weights = _read(Path(folder))
+    check_finite(weights.parts(), str(folder))
+    return weights
+
+
+def _read(folder: Path) -> Weights:
     if folder.suffix == ".ckpt":
         from models.training_checkpoints import read_checkpoint  # which needs this module
 

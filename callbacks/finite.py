@@ -125,7 +125,7 @@ def _last_good(trainer) -> str:
     kept = [path for path in map(Path, _kept(trainer)) if path.is_file()]
     if not kept:
         return f"there is no checkpoint yet; {remedy}"
-    return f"the last good checkpoint is {kept[0]} (--resume true --resume_changed true goes on from it); {remedy}"
+    return f"the last good checkpoint is {kept[0]}; {remedy}, with --resume true --resume_changed true"
 
 
 def _kept(trainer) -> list[str]:

@@ -101,8 +101,9 @@ class RunCheckpoint(ModelCheckpoint):
         """Save where all processes can be there, and what there is is worth it."""
         if isinstance(exception, (NotFinite, OSError)) or self._begun == trainer.global_step:
             return
-        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
-            super().on_exception(trainer, pl_module, exception)
+        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        if together and self._should_save_on_exception(trainer):
+            self._save(trainer)
 
 
 class BestCheckpoint(ModelCheckpoint):

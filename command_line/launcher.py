@@ -34,7 +34,7 @@ def launcher_settings(trainer: dict, environment: dict[str, str]) -> dict:
 
 def started_by_lightning() -> bool:
     """Whether this is one of the processes that the first one started for ``trainer.devices``."""
-    return "LOCAL_RANK" in os.environ and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
 
 
 def leave_group() -> None:

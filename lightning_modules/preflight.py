@@ -2,10 +2,12 @@
 
 import math
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 
 from command_line.tables import print_table
 from datamodules.batch import Batch, collate
@@ -35,7 +37,26 @@ def check(cli: LightningCLI) -> None:
         check_feature_width(data.header.width, cli.model.feature_width, cli.model.adapter_settings)
     elif cli.trainer.max_steps == -1 and cli.trainer.max_epochs is None:
         raise ValueError("streamed shards have no end: set trainer.max_steps or trainer.max_epochs")
-    cli.model.structure()  # names of layers, and shapes of what the stage before left
+    model = cli.model.structure()  # names of layers, and shapes of what the stage before left
+    if cli.trainer.is_global_zero and not cli.config["dry_run"]:
+        learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        check_room(Path(cli.config["output"]), learning, 3 + (cli.best.save_top_k if cli.best else 0))
+
+
+def check_room(output: Path, learning: int, files: int) -> None:
+    """Warn where the disk has no room for the checkpoints of a run.
+
+    Args:
+        output: run folder.
+        learning: numbers that learn; each has two moments of AdamW beside it.
+        files: that lie there at a time: the newest, ``last.ckpt``, what is being written, and the best ones.
+    """
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    needed, free = learning * 12 * files, shutil.disk_usage(there).free
+    if free < needed:
+        rank_zero_warn(
+            f"--output {output}: checkpoints take about {needed / 2**30:.2f} GB, and {free / 2**30:.2f} GB are free"
+        )
 
 
 def check_writable(output: Path) -> None:

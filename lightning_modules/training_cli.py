@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ActionConfigFile, ActionYesNo, Namespace
+from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -25,7 +25,7 @@ from callbacks.stopping import Stopped, Stopping, requeue
 from callbacks.throughput import Throughput
 from callbacks.training_data import TrainingData
 from command_line.launcher import launcher_settings, leave_group
-from command_line.parser import ShortErrors
+from command_line.parser import ConfigFile, ShortErrors, replacing
 from datamodules.temporal import TemporalDataModule
 from lightning_modules.batching import StepSize, check_batch, step_size
 from lightning_modules.loggers import agents_output, default_loggers, keep_log
@@ -100,7 +100,9 @@ class TrainingCLI(LightningCLI):
     def init_parser(self, **kwargs) -> TrainingParser:
         """A parser with short errors and without abbreviations."""
         parser = TrainingParser(**kwargs)
-        parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file; later ones win, key by key")
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile, help="a YAML file; later ones win, key by key; a list replaces a list"
+        )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -130,6 +132,7 @@ class TrainingCLI(LightningCLI):
         folder = agents_output(dict(os.environ))
         if folder and isinstance(args, list) and not any(arg.split("=")[0] == "--output" for arg in args):
             args = [*args, f"--output={folder}"]
+        args = replacing(args) if isinstance(args, list) else args
         self.config = parser.parse_args(args) if isinstance(args, list) else parser.parse_object(args)
 
     def before_instantiate_classes(self) -> None:
@@ -155,11 +158,17 @@ class TrainingCLI(LightningCLI):
         super().instantiate_classes()
         if self.config["dry_run"]:
             return
-        lines = self.changes()
+        output = Path(self.config["output"])
         self.lock.take()
-        tidy(Path(self.config["output"]))
+        try:  # only who holds the folder knows that nothing in it changes
+            tidy(output)
+            self.checkpoint = find_checkpoint(output, self.config["resume"])
+            lines = self.changes()
+        except BaseException:
+            self.lock.release()
+            raise
         if self.checkpoint:
-            keep_log(Path(self.config["output"]) / "logs" / "metrics.csv")
+            keep_log(output / "logs" / "metrics.csv")
         for line in lines if self.trainer.is_global_zero else ():
             print(line)
 

@@ -222,3 +222,27 @@ def test_a_checkpoint_names_what_its_run_is_made_of(middle):
     assert run["settings"]["model"]["init_args"]["lora"]["alpha"] == 8
     assert {"tensors", "dtype", "fingerprint"} <= checkpoint["base"].keys()
     assert json.loads(json.dumps(run)) == run
+
+
+@pytest.mark.parametrize("how", ["config", "argument", "two words"])
+def test_a_list_replaces_a_list(arguments, tmp_path, monkeypatch, how):
+    """Sources of data are not merged with those of an earlier config, item by item."""
+    monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
+    sources = "[{shards: a, queries: a.jsonl, weight: 0.25}, {shards: b, queries: b.jsonl}]"
+    others = "[{shards: c, queries: c.jsonl}, {shards: d, queries: d.jsonl}]"
+    (tmp_path / "first.yaml").write_text(f"data: {{train: {sources}}}\n")
+    (tmp_path / "second.yaml").write_text(f"data: {{train: {others}}}\n")
+    later = {
+        "config": [f"--config={tmp_path / 'second.yaml'}"],
+        "argument": [f"--data.train={others}"],
+        "two words": ["--data.train", others],
+    }[how]
+    args = [arg for arg in arguments(1, tmp_path) if not arg.startswith("--data.train")]
+    found = TrainingCLI([f"--config={tmp_path / 'first.yaml'}", *args, *later]).config["data"]["train"]
+    assert [(source["shards"], str(source["queries"]), source["weight"]) for source in found] == [
+        ("c", "c.jsonl", 1.0),
+        ("d", "d.jsonl", 1.0),
+    ]
+    short = [f"--config={tmp_path / 'first.yaml'}", *args, "--data.train", "[{shards: c}, {shards: d}]"]
+    found = TrainingCLI(short).config["data"]["train"]
+    assert [str(source["queries"]) for source in found] == [".", "."]  # which a Source refuses

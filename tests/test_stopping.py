@@ -62,7 +62,7 @@ def launched(folder: Path, launcher: list[str], args: list[str]) -> subprocess.P
     """train.py with slow batches, in a process group of its own, once its first checkpoint is there."""
     script = folder.with_name(f"{folder.name}.py")
     head, fit = (ROOT / "train.py").read_text().split("    cli.fit()\n")
-    script.write_text(f"{head}    exec({SLOW!r})\n    cli.fit()\n{fit}")
+    script.write_text(f"{head}    exec({SLOW!r}, {{}})\n    cli.fit()\n{fit}")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [*launcher, str(script), *args],
@@ -75,8 +75,14 @@ def launched(folder: Path, launcher: list[str], args: list[str]) -> subprocess.P
 
 def children(process: subprocess.Popen) -> list[int]:
     """Its own, without theirs."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+        except OSError:  # it has just ended
+            continue
+        found += [int(stat.parent.name)] if int(parent) == process.pid else []
+    return sorted(found)
 
 
 def assert_all_gone(process: subprocess.Popen) -> None:

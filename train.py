@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from command_line.launcher import leave_group, started_by_lightning
+from command_line.launcher import end_with_error, leave_group, lost_another, started_by_lightning
 from command_line.parser import precise
 from command_line.quiet import only_what_matters
 from command_line.tables import print_written
@@ -57,7 +57,11 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f"train.py: error: {precise(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        quiet = getattr(error, "elsewhere", False)
+        end_with_error("" if quiet else f"train.py: error: {precise(str(error))}")
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        end_with_error("")  # that one says why
     except SIGTERMException as stop:  # the checkpoint is written; tell the scheduler that the run did not finish
         sys.exit(0 if started_by_lightning() else stop.code)  # Lightning kills the first process where another fails

@@ -19,7 +19,9 @@ OVERFLOWS = 40
 
 
 class NotFinite(ValueError):
-    """A loss, a gradient or a weight is NaN or infinite."""
+    """A loss, a gradient or a weight is NaN or infinite; ``elsewhere``, where another process says of what."""
+
+    elsewhere = False
 
 
 class FiniteSteps(Callback):
@@ -75,7 +77,9 @@ class FiniteSteps(Callback):
         self.left_out += 1
         what = _what(flags, losses, float(norm), ids)
         if self.left_out > self.most:
-            raise NotFinite(f"step {trainer.global_step}: {what}; {_last_good(trainer)}")
+            error = NotFinite(f"step {trainer.global_step}: {what}; {_last_good(trainer)}")
+            error.elsewhere = not any(flags)
+            raise error
         rank_zero_warn(f"step {trainer.global_step} was left out ({self.left_out} of at most {self.most}): {what}")
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -10,7 +10,20 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from callbacks.finite import NotFinite
 
 
-class RunCheckpoint(ModelCheckpoint):
+class TogetherCheckpoint(ModelCheckpoint):
+    """Lightning's; where rank 0 cannot write, all processes fail, and none waits for it."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on in the folder where the run is now."""
+        super().load_state_dict(moved(state, self.dirpath))
+
+    def _save_checkpoint(self, trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if error := trainer.strategy.broadcast(getattr(trainer.strategy.checkpoint_io, "error", None)):
+            raise OSError(error)
+
+
+class RunCheckpoint(TogetherCheckpoint):
     """Lightning's, to go on from: every so many steps, minutes or epochs, and whatever the scores are.
 
     A process that fails among others saves nothing on its way out. All processes save together. The others do not know
@@ -83,10 +96,6 @@ class RunCheckpoint(ModelCheckpoint):
             progress["processed"] = progress["completed"] = max(progress["started"] - 1, 0)
         checkpoint["epoch"] = loop["epoch_progress"]["current"]["completed"]
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go on in the folder where the run is now."""
-        super().load_state_dict(moved(state, self.dirpath))
-
     def _save(self, trainer) -> None:
         candidates = self._monitor_candidates(trainer)
         self._save_topk_checkpoint(trainer, candidates)
@@ -99,14 +108,15 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
         """Save where all processes can be there, and what there is is worth it."""
-        if isinstance(exception, (NotFinite, OSError)) or self._begun == trainer.global_step:
+        no_room = getattr(trainer.strategy.checkpoint_io, "error", None)
+        if isinstance(exception, NotFinite) or no_room or self._begun == trainer.global_step:
             return
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         if together and self._should_save_on_exception(trainer):
             self._save(trainer)
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(TogetherCheckpoint):
     """Keeps the weights that were best in validation, each filed under the score that it just had.
 
     Args:
@@ -119,10 +129,6 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, folder: Path, monitor: str, mode: str = "min", most: int = 1):
         settings = {"every_n_epochs": 1, "save_on_train_epoch_end": False, "enable_version_counter": False}
         super().__init__(folder, "best-{step}", monitor=monitor, mode=mode, save_top_k=most, **settings)
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on in the folder where the run is now."""
-        super().load_state_dict(moved(state, self.dirpath))
 
     def on_validation_end(self, trainer, pl_module) -> None:
         """Save, if the score is among the best.

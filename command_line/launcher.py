@@ -46,6 +46,24 @@ def leave_group() -> None:
         distributed.destroy_process_group()
 
 
+def end_with_error(message: str) -> None:
+    """Say it on the error output, and leave with status 2; a process of a group at once, without its network's exit."""
+    from torch import distributed
+
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if distributed.is_available() and distributed.is_initialized():
+        os._exit(2)
+    sys.exit(2)
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an error only says that another process of the group has ended."""
+    words = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+    return any(word in str(error) for word in words)
+
+
 def lightning() -> None:
     """Console script: ``lightning run [model] [OPTIONS] SCRIPT [ARGS]``.
 

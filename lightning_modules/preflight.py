@@ -121,7 +121,17 @@ def steps(dialogues: int, of_step: int, trainer) -> list[tuple[str, str]]:
 def version_of_code() -> str:
     """The commit of the checkout, with a mark where files differ from it; ``unknown`` outside of one."""
     here = Path(__file__).parent.parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(here),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -17,7 +17,15 @@ PARTIAL = ".partial"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is on the disk, so that it is whole or absent."""
+    """Writes a checkpoint beside its place and moves it there when it is on the disk, so that it is whole or absent.
+
+    Args:
+        later: keep what went wrong in ``error`` in place of raising it, for all processes to learn of it together.
+    """
+
+    def __init__(self, later: bool = False):
+        self.later = later
+        self.error: str | None = None
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options=None) -> None:
         """Write it. Raises OSError with the file's name where there is no room for it."""

@@ -202,7 +202,7 @@ class TrainingCLI(LightningCLI):
         self.step = self._step_size(trainer)
         self.sharded = self.step.processes if sharded else 1
         trainer.accumulate_grad_batches = self.step.accumulate
-        trainer.strategy.checkpoint_io = WholeFiles()
+        trainer.strategy.checkpoint_io = WholeFiles(later=True)
         own_signals_and_checkpoints(trainer)
         return trainer
 

@@ -136,9 +136,9 @@ def meco_training_question(turn: Turn, row: Mapping, random: Random) -> str | No
             return None
         one_line = " ".join(f"({letter}) {text}" for letter, text in options)
         return str(fill(template, {"question": asked[-1].strip(), "options in one line": one_line}))
-    if "{sentence}" in template:
+    if "{sentence}" in template or "{caption}" in template:
         topic = _topic(turn.question)
-        return str(fill(template, {"sentence": topic})) if topic else None
+        return str(fill(template, {"sentence": topic, "caption": topic})) if topic else None
     return template
 
 

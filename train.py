@@ -3,14 +3,19 @@
 import sys
 from pathlib import Path
 
+from command_line.signals import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # also in the seconds that the imports take
+
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from command_line.errors import failed
-from command_line.launcher import leave_group
+from command_line.launcher import end_process, leave_group, lost_another, started_by_lightning
 from command_line.quiet import only_what_matters
 from command_line.tables import print_written, say
 from lightning_modules import preflight
-from lightning_modules.preflight import find_checkpoint
+from lightning_modules.run_folder import find_checkpoint  # noqa: F401 (for those who go on with a run themselves)
 from lightning_modules.training_cli import TrainingCLI
 from lightning_modules.weights_folder import save_trained
 from reports.card import write_card
@@ -24,26 +29,35 @@ def main(args: list[str] | None = None) -> None:
     """
     only_what_matters()
     cli = TrainingCLI(args)
-    preflight.check(cli)
-    if cli.config["dry_run"]:
-        if cli.trainer.is_global_zero:
-            preflight.report(cli)
-        return
+    try:
+        preflight.check(cli)
+        if cli.config["dry_run"]:
+            if cli.trainer.is_global_zero:
+                preflight.report(cli)
+            return
+        run(cli)
+    finally:
+        cli.lock.release()
+    leave_group()
+
+
+def run(cli: TrainingCLI) -> None:
+    """Train, write the weights, and then what is about them."""
     if cli.trainer.is_global_zero:
         say(cli.step)
     cli.open_loggers()
     output = Path(cli.config["output"])
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=find_checkpoint(output, cli.config["resume"]))
+    cli.fit()
     save_trained(output / "model", cli.trainer, cli.best)
     if cli.trainer.is_global_zero:
         print_written(output / "model", write_card(output))
-    leave_group()
 
 
 if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        sys.exit(failed("train.py", error, (MisconfigurationException,)))
-    except SIGTERMException:  # the checkpoint is written; tell the scheduler that the run did not finish
-        sys.exit(143)
+        told = getattr(error, "elsewhere", False) or lost_another(error)  # by the process that failed
+        end_process(2 if told else failed("train.py", error, (MisconfigurationException,)))
+    except SIGTERMException as stop:  # the checkpoint is written; tell the scheduler that the run did not finish
+        sys.exit(0 if started_by_lightning() else stop.code)  # Lightning kills the first process where another fails

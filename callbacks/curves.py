@@ -8,6 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.reporting import only_reported
+
 
 class LossCurves(Callback):
     """Draws ``curves.png`` in the run folder: every training loss over the optimiser steps, as StepLog tells them."""
@@ -32,7 +34,8 @@ class LossCurves(Callback):
     def on_fit_end(self, trainer, pl_module) -> None:
         """Draw, on rank 0."""
         if trainer.is_global_zero and self.losses:
-            draw_curves(Path(trainer.default_root_dir) / "curves.png", self.losses)
+            with only_reported("curves.png"):
+                draw_curves(Path(trainer.default_root_dir) / "curves.png", self.losses)
 
 
 def draw_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:

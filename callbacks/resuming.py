@@ -7,8 +7,23 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.finite import NotFinite
 
-class RunCheckpoint(ModelCheckpoint):
+
+class TogetherCheckpoint(ModelCheckpoint):
+    """Lightning's; where rank 0 cannot write, all processes fail, and none waits for it."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on in the folder where the run is now."""
+        super().load_state_dict(moved(state, self.dirpath))
+
+    def _save_checkpoint(self, trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if error := trainer.strategy.broadcast(getattr(trainer.strategy.checkpoint_io, "error", None)):
+            raise OSError(error)
+
+
+class RunCheckpoint(TogetherCheckpoint):
     """Lightning's, to go on from: every so many steps, minutes or epochs, and whatever the scores are.
 
     A process that fails among others saves nothing on its way out. All processes save together. The others do not know
@@ -36,6 +51,7 @@ class RunCheckpoint(ModelCheckpoint):
     ):
         super().__init__(*args, save_top_k=save_top_k if monitor is None else min(save_top_k, 1), **settings)
         self.every_n_minutes = every_n_minutes
+        self._begun: int | None = None
         self._looked_s = time.monotonic()
 
     def on_train_start(self, trainer, pl_module) -> None:
@@ -86,13 +102,21 @@ class RunCheckpoint(ModelCheckpoint):
         self._save_last_checkpoint(trainer, candidates)
         self._looked_s = time.monotonic()
 
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the step that begins: until it is counted, some weights may be new and some old."""
+        self._begun = trainer.global_step
+
     def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
-        """Save where all processes can be there."""
-        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
-            super().on_exception(trainer, pl_module, exception)
+        """Save where all processes can be there, and what there is is worth it."""
+        no_room = getattr(trainer.strategy.checkpoint_io, "error", None)
+        if isinstance(exception, NotFinite) or no_room or self._begun == trainer.global_step:
+            return
+        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        if together and self._should_save_on_exception(trainer):
+            self._save(trainer)
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(TogetherCheckpoint):
     """Keeps the weights that were best in validation, each filed under the score that it just had.
 
     Args:
@@ -130,6 +154,18 @@ class BestCheckpoint(ModelCheckpoint):
             "monitor": self.monitor,
             "score": float(self.best_model_score),
         }
+
+
+def moved(state: dict, folder: str) -> dict:
+    """What ModelCheckpoint keeps, with its paths in another folder; a run folder may be copied or mounted elsewhere."""
+    before = Path(state["dirpath"])
+
+    def here(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path and Path(path).parent == before else path
+
+    paths = {key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    return state | paths | {"dirpath": folder, "best_k_models": best}
 
 
 class WholeSteps(Callback):

@@ -5,6 +5,7 @@ from collections import Counter
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.reporting import only_reported
 from command_line.tables import print_table
 
 
@@ -42,4 +43,5 @@ class SkippedData(Callback):
         total = self.total() + getattr(trainer.datamodule, "skipped", Counter())
         if not trainer.is_global_zero or not total:
             return
-        print_table("Data that was not used as it is", ("left out or cut", "samples"), total.most_common())
+        with only_reported("the table of skipped data"):
+            print_table("Data that was not used as it is", ("left out or cut", "samples"), total.most_common())

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
+from callbacks.reporting import only_reported
 from callbacks.skipped import SkippedData
 from callbacks.throughput import Throughput
 
@@ -44,6 +45,8 @@ class StepLog(Callback):
         self.latest: dict[str, float] = {}
         """The last row that was written."""
         self.trainer = None
+        self.norm = torch.zeros(())
+        """Of the gradients of the step that comes next."""
         self._sums: Sums = {}
         self._step = 0
 
@@ -55,7 +58,8 @@ class StepLog(Callback):
         """Add the gradient norm before clipping."""
         groups = optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        self._add("train/grad_norm", gradient_norm(gradients), 1)
+        self.norm = gradient_norm(gradients)
+        self._add("train/grad_norm", self.norm, 1)
 
     def on_train_batch_end(self, trainer, pl_module, outputs: dict, batch, batch_idx: int) -> None:
         """Add a batch; behind a step, close its row, and write now and then."""
@@ -109,10 +113,12 @@ class StepLog(Callback):
         means[-1][1].update(rates, **{"data/skipped_or_cut": sum(skipped) + self.skipped.earlier.total()})
         self.latest = means[-1][1]
         for listener in (*self.trainer.loggers, *self.listeners):
-            for step, metrics in means:
-                listener.log_metrics(metrics, step=step)
+            with only_reported(f"the log ({type(listener).__name__})"):
+                for step, metrics in means:
+                    listener.log_metrics(metrics, step=step)
         for logger in self.trainer.loggers:
-            logger.save()
+            with only_reported(f"the log ({type(logger).__name__})"):
+                logger.save()
 
 
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
@@ -121,7 +127,7 @@ def gradient_norm(gradients: list[Tensor]) -> Tensor:
     whole = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     norms = [get_total_norm(split).full_tensor()] if split else []
     norms += [get_total_norm(whole)] if whole else []
-    return get_total_norm(norms) if len(norms) > 1 else norms[0]
+    return norms[0] if len(norms) == 1 else get_total_norm(norms)
 
 
 def on_host(rows: list[tuple[int, Sums]]) -> list[tuple[int, Sums]]:

@@ -1,5 +1,6 @@
 """Being one of several processes that torchrun, ``lightning run`` or ``fabric run`` started."""
 
+import os
 import socket
 import sys
 
@@ -31,6 +32,11 @@ def launcher_settings(trainer: dict, environment: dict[str, str]) -> dict:
     return {key: value for key, value in settings.items() if value is not None}
 
 
+def started_by_lightning() -> bool:
+    """Whether this is one of the processes that the first one started for ``trainer.devices``."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
+
+
 def leave_group() -> None:
     """Leave the process group, if there is one: a process that simply ends may abort in a thread of its network."""
     from torch import distributed
@@ -38,6 +44,23 @@ def leave_group() -> None:
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
+
+
+def end_process(status: int) -> None:
+    """Leave with a status; a process of a group at once, without its network's exit, which may wait for ever."""
+    from torch import distributed
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if distributed.is_available() and distributed.is_initialized():
+        os._exit(status)
+    sys.exit(status)
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether an error only says that another process of the group has ended."""
+    words = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def lightning() -> None:

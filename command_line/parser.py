@@ -3,8 +3,11 @@
 import re
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from command_line.tables import complain
 
@@ -31,6 +34,50 @@ class ShortErrors:
         """Print the precise part of a message and leave with status 2."""
         complain(self.prog, f"error: {precise(str(message))}")
         sys.exit(2)
+
+
+class ConfigFile(ActionConfigFile):
+    """A YAML file whose lists replace those of earlier files. jsonargparse merges lists of the same length item by
+    item, so that a source of data would keep the weight, or the queries, of an earlier one.
+    """
+
+    @staticmethod
+    def apply_config(parser, cfg, dest, value) -> None:
+        """Forget the lists that this file has, then read it."""
+        text = Path(value).read_text() if Path(value).is_file() else value
+        try:
+            settings = yaml.safe_load(text)
+        except yaml.YAMLError:
+            settings = None  # it is refused with its line where it is read
+        for key in lists_of_records(settings):
+            if cfg.get(key) is not None:
+                cfg[key] = None
+        ActionConfigFile.apply_config(parser, cfg, dest, value)
+
+
+def lists_of_records(settings: object, place: str = "") -> Iterator[str]:
+    """Dotted keys of the lists in a config whose items have keys of their own."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from lists_of_records(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(settings, list) and any(isinstance(item, dict) for item in settings):
+        yield place
+
+
+def replacing(arguments: Sequence[str]) -> list[str]:
+    """The same arguments, each list of records with ``null`` in front of it, so that it replaces what was there."""
+    found = []
+    for number, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        value = value if equals else next(iter(arguments[number + 1 : number + 2]), "")
+        if key.startswith("--") and not key.endswith("+") and value.lstrip().startswith("["):
+            try:
+                several = list(lists_of_records(yaml.safe_load(value), key))
+            except yaml.YAMLError:
+                several = []
+            found += [f"{key}=null"] if several else []
+        found.append(argument)
+    return found
 
 
 class LinesAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -113,6 +113,8 @@ class EpochBatches:
         video_of_sample: the video of each sample; only needed where several stand in one sequence.
         together: samples about one video that stand in one sequence, at most. A batch that ends in the middle of them
             leaves the others to the next one, which has a copy of the video of its own.
+        begin: gives an epoch, and how many samples of it were used already; its next batch is without these. Needed
+            where batches had another size before.
     """
 
     def __init__(
@@ -126,10 +128,11 @@ class EpochBatches:
         parts: Sequence[Part] | None = None,
         video_of_sample: Sequence[Hashable] = (),
         together: int = 1,
+        begin: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ):
         self.shard_of_sample, self.batch_size, self.seed = shard_of_sample, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.done = done
+        self.done, self.begin = done, begin
         self.parts = [Part(len(shard_of_sample))] if parts is None else list(parts)
         self.video_of_sample, self.together = video_of_sample, together
         self.epoch = 0
@@ -144,9 +147,9 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         draws = self._draws()
-        step = self.batch_size * self.world_size
+        step, (epoch, used) = self.batch_size * self.world_size, self.begin()
         for start in range(self.done() * step, len(draws), step):
-            taken = draws[start : start + step]
+            taken = draws[max(start, used if epoch == self.epoch else 0) : start + step]
             share = -(-len(taken) // self.world_size)
             missing = share * self.world_size - len(taken)
             last = draws[-1].sequence

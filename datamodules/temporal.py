@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from command_line.signals import leave_it_to_the_parent
 from datamodules.batch import Batch, PromptBatch, collate, collate_prompts
 from datamodules.dialogue import Dialogue
 from datamodules.opening import open_sources
@@ -91,6 +92,8 @@ class TemporalDataModule(L.LightningDataModule):
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.global_batch_size, self.batch_size = global_batch_size, batch_size
         self.eval_batch_size, self.num_workers, self.queries_per_video = eval_batch_size, num_workers, queries_per_video
+        self.begin = (0, 0)
+        """Epoch, and samples of it that were done, where a run goes on with batches of another size."""
         self.lockstep = False
         """Whether all processes ask the same questions in validation, because they hold one model together."""
         self.skipped: Counter = Counter()
@@ -170,9 +173,19 @@ class TemporalDataModule(L.LightningDataModule):
         trainer, progress = self.trainer, self.trainer.fit_loop.epoch_loop.batch_progress
         share = self.batch_size, self.seed, trainer.global_rank, trainer.world_size, lambda: progress.current.ready
         batches = EpochBatches(
-            shards_of(dataset.pairs), *share, parts, videos_of(dataset.pairs), self.queries_per_video
+            shards_of(dataset.pairs),
+            *share,
+            parts,
+            videos_of(dataset.pairs),
+            self.queries_per_video,
+            lambda: self.begin,
         )
         return ResumableLoader(dataset, batches, **self._loader_settings(collate))
+
+    def batches_of_epoch(self, size: int) -> int:
+        """Batches of ``size`` samples over all processes that an epoch of training has."""
+        _, parts = self.training_set()
+        return -(-sum(part.draws for part in parts) // size)
 
     def _streaming_loader(self, sources: list[Source]) -> DataLoader:
         if not isinstance(self.trainer.limit_train_batches, int):
@@ -217,6 +230,7 @@ class TemporalDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": False,
+            "worker_init_fn": leave_it_to_the_parent,
         }
 
 

@@ -1,7 +1,7 @@
 """How parameters are moved."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,17 +42,22 @@ class Optimization:
             parameters: what is trained, by name, see ``rate``.
             steps: of the whole training.
         """
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in parameters.items():
-            groups.setdefault(self.rate(name), []).append(parameter)
+        groups = self.groups(parameters).items()
         optimizer = torch.optim.AdamW(
-            [{"params": members, "lr": lr} for lr, members in groups.items()],
+            [{"params": [parameters[name] for name in members], "lr": lr} for lr, members in groups],
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
         )
         schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(self.warmup_ratio * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def groups(self, names: Iterable[str]) -> dict[float, list[str]]:
+        """Parameters by their peak learning rate, in their order."""
+        groups: dict[float, list[str]] = {}
+        for name in names:
+            groups.setdefault(self.rate(name), []).append(name)
+        return groups
 
     def rate(self, name: str) -> float:
         """Peak learning rate of a parameter: LoRA has ``lora_`` in its name, the head is ``model.head``."""

@@ -2,10 +2,12 @@
 
 import math
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 
 from command_line.tables import print_table
 from datamodules.batch import Batch, collate
@@ -16,22 +18,6 @@ from models.adapters import check_feature_width
 
 SAMPLES = 64
 """Training dialogues that are read to know how long they are."""
-
-
-def find_checkpoint(output: Path, resume: bool) -> Path | None:
-    """The run folder's last checkpoint if the run is to go on, nothing if it is to start.
-
-    Raises:
-        ValueError: there is nothing to go on from, or something that a new start would overwrite.
-    """
-    last, made = output / "checkpoints" / "last.ckpt", output / "model" / "manifest.json"
-    if resume and not last.is_file():
-        raise ValueError(f"--resume true, but there is no {last}")
-    if not resume and last.is_file():
-        raise ValueError(f"{last} exists: add --resume true to go on with that run, or choose another --output")
-    if not resume and made.is_file():
-        raise ValueError(f"{made} exists, of a finished run without checkpoints: choose another --output")
-    return last if resume else None
 
 
 def check(cli: LightningCLI) -> None:
@@ -52,7 +38,26 @@ def check(cli: LightningCLI) -> None:
         check_feature_width(data.header.width, cli.model.feature_width, cli.model.adapter_settings)
     elif cli.trainer.max_steps == -1 and cli.trainer.max_epochs is None:
         raise ValueError("streamed shards have no end: set trainer.max_steps or trainer.max_epochs")
-    cli.model.structure()  # names of layers, and shapes of what the stage before left
+    model = cli.model.structure()  # names of layers, and shapes of what the stage before left
+    if cli.trainer.is_global_zero and not cli.config["dry_run"]:
+        learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        check_room(Path(cli.config["output"]), learning, 3 + (cli.best.save_top_k if cli.best else 0))
+
+
+def check_room(output: Path, learning: int, files: int) -> None:
+    """Warn where the disk has no room for the checkpoints of a run.
+
+    Args:
+        output: run folder.
+        learning: numbers that learn; each has two moments of AdamW beside it.
+        files: that lie there at a time: the newest, ``last.ckpt``, what is being written, and the best ones.
+    """
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    needed, free = learning * 12 * files, shutil.disk_usage(there).free
+    if free < needed:
+        rank_zero_warn(
+            f"--output {output}: checkpoints take about {needed / 2**30:.2f} GB, and {free / 2**30:.2f} GB are free"
+        )
 
 
 def check_numbers(cli: LightningCLI) -> None:
@@ -130,7 +135,17 @@ def steps(dialogues: int, of_step: int, trainer) -> list[tuple[str, str]]:
 def version_of_code() -> str:
     """The commit of the checkout, with a mark where files differ from it; ``unknown`` outside of one."""
     here = Path(__file__).parent.parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(here),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -30,6 +30,7 @@ class TrainedModel(VideoLanguageModule):
     """Base, adapter, merged LoRAs and experts of a run; nothing is trainable."""
 
     takes_experts: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
 
     @classmethod
     def from_run(

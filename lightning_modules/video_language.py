@@ -43,6 +43,7 @@ from models.checkpoints import (
 )
 from models.decoders import width
 from models.feedback import Feedback
+from models.fingerprints import of_base
 from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
 from models.video_llm import VideoLLM
@@ -74,6 +75,8 @@ class VideoLanguageModule(L.LightningModule):
 
     takes_experts: ClassVar[bool] = False
     """Whether the stage can go on from a run that has experts."""
+    trains: ClassVar[bool] = True
+    """Whether every number of the base is worth a fingerprint, which takes seconds."""
     merged: Sequence[Lora] = ()
     """LoRAs of the stages before that were merged into the base."""
 
@@ -163,7 +166,8 @@ class VideoLanguageModule(L.LightningModule):
         previous = self.read_previous()
         self.check_previous(previous)
         llm = load_llm(self.llm_name, self.llm_dtype)
-        self.base = {"name": self.llm_name, "fingerprint": fingerprint(llm)}
+        self.base = {"name": self.llm_name, "fingerprint": fingerprint(llm), "dtype": str(self.llm_dtype)}
+        self.base |= {"tensors": of_base(llm)} if self.trains else {}
         check_base(self.base, previous.manifest.get("base"), f"the previous stage {self.previous}")
         return self._around(llm, previous)
 

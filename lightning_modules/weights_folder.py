@@ -1,6 +1,7 @@
 """What a module writes into its weights folder, and what it refuses to start from."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -11,7 +12,9 @@ from callbacks.resuming import BestCheckpoint
 from command_line.tables import say
 from datamodules.chat_formats import CHAT_FORMATS
 from datamodules.records import FeatureHeader
+from lightning_modules.run_folder import whole_folder
 from models.checkpoints import check_keys, write_weights
+from models.finite import check_finite
 from models.training_checkpoints import read_checkpoint
 
 
@@ -56,9 +59,10 @@ def save_trained(folder: Path, trainer: L.Trainer, best: BestCheckpoint | None) 
         weights = read_checkpoint(Path(best.best_model_path))
     else:
         weights = module.weights(header)
+    check_finite(weights.parts, f"the weights of step {about['step']}")
     weights.manifest["weights"] = about
     if trainer.is_global_zero:
-        write_weights(folder, weights)
+        whole_folder(folder, partial(write_weights, weights=weights))
         note_artifact(trainer.loggers, folder, about)
         chosen = f"best {about['monitor']}: {about['score']:.2f}" if "score" in about else "the last ones"
         say(f"\nTrained weights: {folder} ({chosen}, step {about['step']})")
@@ -97,10 +101,16 @@ def check_base(mine: dict, theirs: dict | None, whose: str) -> None:
         whose: what the weights are, for the message.
 
     Raises:
-        ValueError: the fingerprints differ.
+        ValueError: the fingerprints differ, or those of all numbers, where both are known and of the same precision.
     """
-    if theirs is not None and theirs["fingerprint"] != mine["fingerprint"]:
-        raise ValueError(
-            f"{whose} was trained on the base model {theirs['name']} (fingerprint {theirs['fingerprint']}), "
-            f"not on {mine['name']} (fingerprint {mine['fingerprint']}); give the same llm"
-        )
+    if theirs is None:
+        return
+    keys = ["fingerprint"]
+    if "tensors" in mine and "tensors" in theirs and mine["dtype"] == theirs["dtype"]:
+        keys.append("tensors")
+    for key in keys:
+        if theirs[key] != mine[key]:
+            raise ValueError(
+                f"{whose} was trained on the base model {theirs['name']} (fingerprint {theirs[key]}), "
+                f"not on {mine['name']} (fingerprint {mine[key]}); give the same llm"
+            )

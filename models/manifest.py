@@ -37,6 +37,8 @@ class Base(TypedDict):
 
     name: Name
     fingerprint: Name
+    dtype: NotRequired[Name]
+    tensors: NotRequired[Name]
 
 
 @with_config(STRICT)

@@ -95,7 +95,7 @@ def test_a_run_goes_on_in_the_other_way(arguments, runs, tmp_path):
         output = tmp_path / first
         start(arguments, output, first, "meco", "--trainer.max_steps=2", *flat, previous=runs[1])
         middle = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
-        start(arguments, output, second, "meco", "--resume=true", *flat, previous=runs[1])
+        start(arguments, output, second, "meco", "--resume=true", "--resume_changed=true", *flat, previous=runs[1])
         end = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
         assert (middle["global_step"], end["global_step"]) == (2, 4)
         names = [name for name in end["state_dict"] if "lora_B" in name]

@@ -60,7 +60,7 @@ def test_a_shipped_config_trains_validates_goes_on_and_is_evaluated(system, real
     if system == "meco":
         args += ["--model=BoundaryPerception"]  # there is no stage 2 to go on from
     start("train.py", *args, "--trainer.max_steps=2")
-    start("train.py", *args, "--resume=true")
+    start("train.py", *args, "--resume=true", "--resume_changed=true")
     rows = (output / "logs" / "metrics.csv").read_text()
     assert "train/loss" in rows and "val/grounding/mIoU" in rows
     about = read_weights(output).manifest["weights"]

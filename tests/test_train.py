@@ -263,7 +263,7 @@ def finished(arguments, tmp_path) -> list[str]:
     """Arguments of a run that was trained for two of three epochs, and can be resumed."""
     args = arguments(1, tmp_path / "run", max_steps=-1)
     train.main([*args, "--trainer.max_epochs=2"])
-    return [*args, "--trainer.max_epochs=3", "--resume=true"]
+    return [*args, "--trainer.max_epochs=3", "--resume_changed=true", "--resume=true"]
 
 
 def test_a_checkpoint_of_another_base_is_refused(finished, other_llm):

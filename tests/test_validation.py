@@ -106,7 +106,7 @@ def test_a_run_that_goes_on_still_knows_its_best(arguments, runs, validated, sco
     more = [*validated, "--checkpoint.monitor=val/grounding/mIoU", "--checkpoint.mode=max"]
     args = arguments(2, tmp_path / "run", *more, previous=runs[1])
     train.main([*args, "--trainer.max_steps=4"])
-    train.main([*args, "--trainer.max_steps=8", "--resume=true"])
+    train.main([*args, "--trainer.max_steps=8", "--resume_changed=true", "--resume=true"])
     assert read_weights(tmp_path / "run").manifest["weights"]["step"] == 4
 
 

@@ -40,7 +40,7 @@ MODEL = {
         localizer.* lora.* experts.* tune_adapter previous_lora""",
 }
 DATA = {
-    FREE: "eval_batch_size num_workers test answered",
+    FREE: "eval_batch_size num_workers test answered verify_checksums",
     HERE_ON: "on_error",
     COMPARED: "train val global_batch_size batch_size seed",
     FIXED: "queries_per_video encoder encoder.*",

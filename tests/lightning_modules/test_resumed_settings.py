@@ -9,13 +9,19 @@ from lightning_modules.run_record import settle
 from lightning_modules.training_cli import TrainingCLI
 from localizers.structural_tokens import StructuralTokens
 
-STAGES = {
-    "FeatureAlignment": "TextTimestamps",
-    "BoundaryPerception": "FrameMatching",
-    "InstructionTuning": "StructuralTokens",
-    "ExpertTuning": "TemporalExpert",
-    "Baseline": "SentenceMatching",
-}
+RUNS = [
+    ("FeatureAlignment", "TextTimestamps"),
+    ("BoundaryPerception", "FrameMatching"),
+    ("BoundaryPerception", "TimeTokens"),
+    ("BoundaryPerception", "DigitTokens"),
+    ("BoundaryPerception", "TextSeconds"),
+    ("BoundaryPerception", "TimeDistribution"),
+    ("BoundaryPerception", "EvidenceTokens"),
+    ("InstructionTuning", "StructuralTokens"),
+    ("ExpertTuning", "TemporalExpert"),
+    ("Baseline", "SentenceMatching"),
+]
+"""Stages and localizers; all of each."""
 
 
 def leaves(settings: dict, place: str = "") -> dict:
@@ -27,11 +33,11 @@ def leaves(settings: dict, place: str = "") -> dict:
     return found
 
 
-@pytest.fixture(params=STAGES)
+@pytest.fixture(params=RUNS, ids=lambda run: run[1])
 def settings(request, arguments, tmp_path, monkeypatch) -> dict:
     """The whole configuration of a stage, with each kind of thing that a setting may hold."""
     monkeypatch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
-    own = [f"--model={request.param}", f"--model.localizer={STAGES[request.param]}"]
+    own = [f"--model={request.param[0]}", f"--model.localizer={request.param[1]}"]
     args = [arg for arg in arguments(1, tmp_path) if not arg.startswith(("--model=", "--model.localizer="))]
     more = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.strategy=ddp"]
     more += ["--data.encoder=preparation.features.online.Encoding", "--data.encoder.encoder=x"]
@@ -46,7 +52,7 @@ def test_every_setting_has_a_row(settings):
 def test_every_row_is_of_a_setting():
     """Rows for a setting that is gone would say what is not done."""
     keys, gone = set(), []
-    for stage, localizer in STAGES.items():
+    for stage, localizer in RUNS:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TrainingCLI, "instantiate_classes", lambda self: None)
             args = [f"--model={stage}", f"--model.localizer={localizer}", "--model.llm=x", "--output=x"]
@@ -125,4 +131,4 @@ def test_all_differences_are_listed(tmp_path):
 
 
 def test_all_localizers_are_looked_at():
-    assert set(STAGES.values()) == set(localizers.__all__)
+    assert {localizer for _, localizer in RUNS} == set(localizers.__all__)

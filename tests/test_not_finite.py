@@ -1,6 +1,10 @@
 """Training stops at the first number that is none, and such weights are neither written nor read."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import train
 from callbacks.finite import NotFinite
+from command_line.launcher import free_port
 from lightning_modules.training_cli import TrainingCLI
 from lightning_modules.video_language import VideoLanguageModule
 from models.checkpoints import read_weights
@@ -57,6 +62,20 @@ def test_the_batch_of_an_accumulated_step_is_named(arguments, tmp_path, broken_b
     assert seen[2][0] in str(told.value)
     assert len(seen) == 4
     assert seen[3][0] not in str(told.value)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "devices"])
+def test_two_processes_end_together(arguments, tmp_path, launcher):
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    run, more = (run, []) if launcher == "torchrun" else ([sys.executable], ["--trainer.devices=2"])
+    rate = ["--model.optimization.lr=1e37", "--model.optimization.warmup_ratio=0", "--data.batch_size=2"]
+    done = subprocess.run(
+        [*run, str(ROOT / "train.py"), *arguments(1, tmp_path, *rate, *more, max_steps=50)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == (1 if launcher == "torchrun" else 2), done.stderr[-3000:]
+    assert re.search(r"train\.py: error: step \d+: the (loss|norm of the gradient) is (nan|inf)", done.stderr)
+    assert not (tmp_path / "model").exists()
 
 
 class BreakGradient(Callback):

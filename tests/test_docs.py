@@ -71,11 +71,15 @@ def tutorial_localizer() -> types.ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def tutorial():
+    """The tutorial's localizer, where a command line finds it. It stays there: jsonargparse remembers its class."""
+    sys.modules["localizers.seconds_as_text"] = localizers.seconds_as_text = tutorial_localizer()
+
+
 @pytest.mark.parametrize("command", SHOWN)
-def test_commands_parse(command, monkeypatch, capsys):
+def test_commands_parse(command, tutorial, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setitem(sys.modules, "localizers.seconds_as_text", module := tutorial_localizer())
-    monkeypatch.setattr(localizers, "seconds_as_text", module, raising=False)
     try:
         parse(command)
     except SystemExit as left:

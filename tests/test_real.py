@@ -103,7 +103,6 @@ def test_the_encoder_tells_real_videos_apart(real, tmp_path):
     assert not prepare.main(["verify", str(tmp_path / "shards")])
     shards = ShardReader(str(tmp_path / "shards"))
     frames = np.stack([shards.read(video).features for video in shards.ids]).astype("float32")
-    frames /= np.linalg.norm(frames, axis=-1, keepdims=True)
-    alike = np.einsum("v i c, w j c -> v w", frames, frames) / 16
     assert frames.shape == (3, 4, 1280)
-    assert alike.argmax(1).tolist() == [0, 1, 2]  # the frames of a video are nearest to each other
+    means = frames.mean(1) / np.linalg.norm(frames.mean(1), axis=-1, keepdims=True)
+    assert (means @ means.T)[~np.eye(3, dtype=bool)].max() < 0.9

@@ -29,7 +29,7 @@ class Turn:
     else in them, and in what is filled into a ``Text``, is text whatever it looks like.
 
     Raises:
-        ValueError: an unknown task, a marker without a time, or a time that is none or lies before its beginning.
+        ValueError: an unknown task, a marker without a time, or a time that is no number.
     """
 
     question: str
@@ -60,12 +60,9 @@ class Turn:
             object.__setattr__(self, "answer", literal(self.answer, markers))
         if missing := set(filter(MARKER.fullmatch, self._tokens)) - self.times.keys():
             raise ValueError(f"marker without a time: {sorted(missing)}")
-        named = self.named_times
-        for marker, time_s in named.items():
-            if isinstance(time_s, bool) or not isinstance(time_s, (int, float)) or not 0 <= time_s < math.inf:
-                raise ValueError(f"the time of {marker} must be a finite number of seconds from 0, got {time_s!r}")
-            if (end_s := named.get(marker.replace("<s", "<e"), time_s)) < time_s:
-                raise ValueError(f"{marker} is at {time_s} s, and its end before it, at {end_s} s")
+        for marker, time_s in self.named_times.items():
+            if isinstance(time_s, bool) or not isinstance(time_s, (int, float)) or not math.isfinite(time_s):
+                raise ValueError(f"the time of {marker} must be a finite number of seconds, got {time_s!r}")
 
     @property
     def _tokens(self) -> set[str]:
@@ -143,6 +140,7 @@ class Query:
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
         if self.absent and (self.events or self.task != "grounding"):
             raise ValueError("only a grounding query without events can be absent")
+        self._check_times()
         self._check_options()
         self._check_saliency()
         if self.duration_s is not None:
@@ -166,7 +164,7 @@ class Query:
                 raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
         for marker, time_s in (item for turn in self.turns for item in turn.named_times.items()):
             if time_s > duration_s + self.TOLERANCE_S:
-                raise ValueError(f"{marker} at {time_s} s is outside the video of {duration_s} s")
+                raise ValueError(f"time {marker} = {time_s} s is outside the video of {duration_s} s")
         if self.saliency and (len(self.saliency) - 1) * self.clip_s > duration_s + self.TOLERANCE_S:
             raise ValueError(f"{len(self.saliency)} clips of {self.clip_s} s do not fit a video of {duration_s} s")
 
@@ -194,6 +192,15 @@ class Query:
     def clips(self, duration_s: float) -> int:
         """Number of clips for which a saliency is wanted, in a video of ``duration_s`` seconds."""
         return len(self.saliency) or max(int(duration_s // self.clip_s), 1)
+
+    def _check_times(self) -> None:
+        """Raise ValueError if a turn names a time before the video, or a window whose end is before its start."""
+        for named in (turn.named_times for turn in self.turns):
+            for marker, time_s in named.items():
+                if time_s < 0:
+                    raise ValueError(f"time {marker} = {time_s} s is before the beginning of the video")
+                if (end_s := named.get(marker.replace("<s", "<e"), time_s)) < time_s:
+                    raise ValueError(f"{marker} is at {time_s} s, and its end before it, at {end_s} s")
 
     def _check_options(self) -> None:
         """Raise ValueError if options and answer do not fit the task or each other."""

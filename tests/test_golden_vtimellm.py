@@ -91,25 +91,23 @@ def make_batch(files, read, tokenizer):
 FORMATS = {1: "plain", 2: "vicuna_v1", 3: "vicuna_v1"}
 
 
-def as_query(raw: dict) -> Query:
-    turns, meta = raw["conversations"], raw.get("meta", {})
+def as_turns(raw: dict) -> tuple[Turn, ...]:
+    turns, times = raw["conversations"], raw.get("meta", {}).get("token", {})
     turns = turns[1:] if turns[0]["from"] != "human" else turns  # as released: what the assistant begins with is lost
-    return Query(
-        id=raw["id"],
-        video=raw["id"],
-        task="dialogue",
-        turns=tuple(
-            Turn(ask["value"].replace("<image>", "<video>"), say["value"], times=meta.get("token", {}))
-            for ask, say in zip(turns[::2], turns[1::2], strict=True)
-        ),
-        duration_s=meta.get("duration"),
+    return tuple(
+        Turn(ask["value"].replace("<image>", "<video>"), say["value"], times=times)
+        for ask, say in zip(turns[::2], turns[1::2], strict=True)
     )
 
 
+def as_query(raw: dict) -> Query:
+    duration_s = raw.get("meta", {}).get("duration")
+    return Query(raw["id"], raw["id"], "dialogue", turns=as_turns(raw), duration_s=duration_s)
+
+
 def rendered(raw: dict) -> list[tuple[str, str]]:
-    query = as_query(raw)
-    localizer = TextTimestamps(legacy_negative=True)
-    turns = [localizer.render(turn, Clip(query.duration_s, 1, 1.0), Random(0)) for turn in query.turns]
+    localizer, duration_s = TextTimestamps(legacy_negative=True), raw.get("meta", {}).get("duration")
+    turns = [localizer.render(turn, Clip(duration_s, 1, 1.0), Random(0)) for turn in as_turns(raw)]
     return [(turn.question, turn.answer) for turn in turns]
 
 

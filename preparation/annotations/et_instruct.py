@@ -13,7 +13,7 @@ from random import Random
 
 from datamodules.schema import Event, Query, Turn
 from datamodules.skips import OnError
-from preparation.annotations.files import Records, number
+from preparation.annotations.files import Records, number, repaired_times
 from preparation.annotations.meco_prompts import KEPT, Prompts, meco_training_question
 from preparation.annotations.time_marks import TimeMarks
 
@@ -58,6 +58,8 @@ def read(
             events = tuple(records.event(span, duration_s) for span in windows(row, duration_s))
             name, source = f"{video}#{place}", row.get("source", "")
             turns = _turns(row, events)
+            if repair:  # what is wrong was counted with the events
+                turns = tuple(replace(turn, times=repaired_times(turn.times, duration_s)[0]) for turn in turns)
             if prompts == "meco" and not _made_by_meco(row):
                 turns = (_asked_by_meco(turns[0], row, name, records.notes), *turns[1:])
             records.add(Query(name, video, "dialogue", turns=turns, duration_s=duration_s, source=source))

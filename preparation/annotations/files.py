@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -232,6 +232,16 @@ def repaired(start_s: float, end_s: float, duration_s: float | None) -> tuple[fl
         start_s, end_s = max(centre_s - MOMENT_S / 2, 0.0), min(centre_s + MOMENT_S / 2, last_s)
         faults.append(f"event without length, made {MOMENT_S:g} s long")
     return start_s, end_s, faults
+
+
+def repaired_times(times: Mapping[str, float], duration_s: float | None) -> tuple[dict[str, float], list[str]]:
+    """Marker -> seconds with each window ``repaired`` whose two ends are named, and what was wrong."""
+    times, wrong = dict(times), []
+    for start in [marker for marker in times if marker.startswith("<s")]:
+        if (end := start.replace("<s", "<e")) in times:
+            times[start], times[end], faults = repaired(times[start], times[end], duration_s)
+            wrong += faults
+    return times, wrong
 
 
 def inside(start_s: float, end_s: float, duration_s: float) -> bool:

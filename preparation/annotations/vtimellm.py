@@ -17,7 +17,7 @@ from datamodules.markup import VIDEO
 from datamodules.records import FeatureHeader
 from datamodules.schema import Part, Query, Turn, Video
 from datamodules.skips import OnError, SkippedFiles, Skips
-from preparation.annotations.files import REPAIRED, Records, repaired
+from preparation.annotations.files import REPAIRED, Records, repaired_times
 from preparation.features.decoding import Sampling
 from preparation.features.extraction import Summary
 from preparation.features.preprocessing import Preprocessing
@@ -143,24 +143,14 @@ def _times(meta: Mapping, part: Part | None, repair: bool) -> tuple[float | None
     for marker, time_s in times.items():
         if isinstance(time_s, bool) or not isinstance(time_s, (int, float)) or not math.isfinite(time_s):
             raise ValueError(f"time is not a number: {marker} is {time_s!r}")
-    mended = _mend(times, duration_s) if repair else []
+    times, faults = repaired_times(times, duration_s) if repair else (times, [])
     for marker, time_s in times.items():
         if not 0 <= time_s <= duration_s + Query.TOLERANCE_S:
             raise ValueError(f"event outside the video: {marker} at {time_s} s of {duration_s} s")
         end = marker.replace("<s", "<e")
         if times.get(end, time_s) < time_s:
             raise ValueError(f"end before start: {marker} at {time_s} s, {end} at {times[end]} s")
-    return duration_s, times, mended
-
-
-def _mend(times: dict[str, float], duration_s: float) -> list[str]:
-    """Repair the windows of marker -> seconds, where both ends are named; and say what was wrong."""
-    mended = []
-    for start in [marker for marker in times if marker.startswith("<s")]:
-        if (end := start.replace("<s", "<e")) in times:
-            times[start], times[end], faults = repaired(times[start], times[end], duration_s)
-            mended += [f"{REPAIRED}: {fault}" for fault in faults]
-    return mended
+    return duration_s, times, [f"{REPAIRED}: {fault}" for fault in faults]
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_every_token_of_a_long_dialogue_has_its_own_time(system):
     dialogue, _, vid = system
     turns = (
         Turn("what from <s1> to <e1>?", "a robot, until <s0>.", times={"<s0>": 9.0, "<s1>": 2.0, "<e1>": 4.0}),
-        Turn("and then?", "a dog, <s0> to <e0>.", times={"<s0>": 5.0, "<e0>": 40.0}),
+        Turn("and then?", "a dog, <s0> to <e0>.", times={"<s0>": 5.0, "<e0>": 13.5}),
     )
     example = dialogue.example(Query("q", "v", "dialogue", turns=turns), video(12), Random(0))
     at = example.input_ids == vid

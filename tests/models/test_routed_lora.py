@@ -286,7 +286,7 @@ def test_experts_on_different_layers_stay_beside_the_base(batch):
 def test_experts_are_saved_as_ordinary_peft_adapters(temporal, spatial, batch, tmp_path):
     ids, _, mask = batch
     model = make(temporal=temporal, spatial=spatial)
-    write_weights(tmp_path, Weights(ADAPTER, experts=experts(model)))
+    write_weights(tmp_path, Weights(ADAPTER, manifest={"stage": "x"}, experts=experts(model)))
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(experts(model))
     loaded = put_experts(BASES["llama"](), read_weights(tmp_path).experts).eval()
     with torch.no_grad():
@@ -314,7 +314,7 @@ def test_rows_of_new_tokens_travel_with_the_spatial_expert(batch, tmp_path):
     with torch.no_grad():
         for value in rows.values():
             value.add_(1)
-    write_weights(tmp_path, Weights(ADAPTER, experts=experts(model)))
+    write_weights(tmp_path, Weights(ADAPTER, manifest={"stage": "x"}, experts=experts(model)))
     loaded = put_experts(BASES["llama"](), read_weights(tmp_path).experts).eval()
     with torch.no_grad(), route(model, mask), route(loaded, mask):
         assert torch.equal(loaded(ids).logits, model(ids).logits)

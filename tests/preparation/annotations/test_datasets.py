@@ -273,7 +273,7 @@ def test_a_time_in_a_dialogue_is_inside_its_video(tmp_path):
     turn = {"question": "When?", "answer": "At <s0>.", "times": {"<s0>": 11.5}}
     row = {"id": "t", "video": "v", "task": "dialogue", "turns": [turn]}
     assert one("plain", save(tmp_path, "a.jsonl", [row | {"duration_s": 10}])).turns
-    with pytest.raises(ValueError, match="line 1.*time <s0> = 11.5 s is outside the video of 9 s"):
+    with pytest.raises(ValueError, match="line 1.*time <s0> = 11.5 s is outside the video of 9"):
         reader("plain")(save(tmp_path, "b.jsonl", [row | {"duration_s": 9}]))
 
 

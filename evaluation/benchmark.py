@@ -2,26 +2,25 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning as L
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from callbacks.predictions import PredictionWriter
 from command_line.launcher import launcher_settings, leave_group
+from command_line.paths import check_run, check_there
 from command_line.tables import console
 from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
-from datamodules.sources import Source
-from datamodules.temporal import TemporalDataModule
-from evaluation.protocol import check_features, check_trained_on, conditions, protocol, weights_hash
-from evaluation.reporting import scores_of, write_report
-from evaluation.resuming import answers_so_far
-from lightning_modules.answering import GenerationChange
-from lightning_modules.trained import TrainedModel
-from models.quantization import Quantization
+from evaluation.hashes import weights_hash
+from models.generation import GenerationChange
+from models.quantization_names import Quantization
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from callbacks.predictions import PredictionWriter
 
 
 def benchmark(
@@ -66,7 +65,20 @@ def benchmark(
     Returns:
         the metrics.
     """
-    L.seed_everything(seed, verbose=False)
+    check_run(checkpoint)
+    check_there(queries=queries, shards=shards)
+
+    from lightning import seed_everything
+
+    from callbacks.predictions import PredictionWriter
+    from datamodules.sources import Source
+    from datamodules.temporal import TemporalDataModule
+    from evaluation.protocol import check_features, check_trained_on, conditions, protocol
+    from evaluation.reporting import scores_of, write_report
+    from evaluation.resuming import answers_so_far
+    from lightning_modules.trained import TrainedModel
+
+    seed_everything(seed, verbose=False)
     check_trained_on(checkpoint)
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     reader = ShardReader(shards)
@@ -93,10 +105,12 @@ def benchmark(
     return scores
 
 
-def tester(devices: int, writer: PredictionWriter) -> L.Trainer:
+def tester(devices: int, writer: "PredictionWriter") -> "Trainer":
     """A trainer for questions, on as many processes as its launcher or ``devices`` says."""
+    from lightning import Trainer
+
     settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
-    return L.Trainer(
+    return Trainer(
         **settings | launcher_settings(settings, dict(os.environ)),
         callbacks=[writer],
         logger=False,

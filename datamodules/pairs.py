@@ -4,11 +4,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
 from datamodules.leakage import About
-from datamodules.line_index import LineIndex
+from datamodules.line_index import LineIndex, open_lines
 from datamodules.schema import TASKS, Query
 from datamodules.video_reader import VideoReader
 
@@ -20,7 +21,8 @@ Pair = tuple[VideoReader, Query]
 class Lines:
     """Some queries of one annotation file."""
 
-    reader: VideoReader
+    reader: VideoReader | None
+    """None: nobody asks for the videos."""
     index: LineIndex
     places: np.ndarray | range
     """(N,) of the queries in the index."""
@@ -113,6 +115,12 @@ class Queries(Sequence[Query]):
 
     def __init__(self, pairs: Pairs):
         self.pairs = pairs
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Queries":
+        """Those of an annotation file. Raises ValueError and OSError as ``line_index.open_lines`` does."""
+        index = open_lines(path)
+        return cls(Pairs([Lines(None, index, range(len(index)))]))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -1,6 +1,7 @@
 """Ask a trained model everything that an annotation file asks, and score the answers."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from lightning import Trainer
 
     from callbacks.predictions import PredictionWriter
+    from datamodules.prediction import Prediction
+    from datamodules.schema import Query
+    from datamodules.sources import Source
+    from lightning_modules.trained import TrainedModel
 
 
 def benchmark(
@@ -70,12 +75,9 @@ def benchmark(
 
     from lightning import seed_everything
 
-    from callbacks.predictions import PredictionWriter
     from datamodules.sources import Source
-    from datamodules.temporal import TemporalDataModule
     from evaluation.protocol import check_features, check_trained_on, conditions, protocol
     from evaluation.reporting import scores_of, write_report
-    from evaluation.resuming import answers_so_far
     from lightning_modules.trained import TrainedModel
 
     seed_everything(seed, verbose=False)
@@ -86,23 +88,54 @@ def benchmark(
     source = Source(shards, queries, frames=frames)
     wanted = list(read_queries(queries))
     about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
+    settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
+    trainer, found, resumed = ask(module, source, wanted, output, about, devices, settings)
+    answered = [(query, found.get(query.id)) for query in wanted]
+    scores = scores_of(answered, reader)
+    if trainer.is_global_zero:
+        about = protocol(module, reader.header, source, seed, answered, resumed)
+        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}")
+    leave_group()
+    return scores
+
+
+def ask(
+    module: "TrainedModel",
+    source: "Source",
+    wanted: "Sequence[Query]",
+    output: Path,
+    about: Mapping,
+    devices: int,
+    settings: Mapping,
+) -> "tuple[Trainer, dict[str, Prediction], int]":
+    """Ask what an earlier run, which was stopped, has not answered.
+
+    Args:
+        module: that answers.
+        source: of the queries.
+        wanted: all of them.
+        output: folder for the answers.
+        about: what they depend on.
+        devices: see ``tester``.
+        settings: of the data module.
+
+    Returns:
+        the trainer, query id -> answer, and how many answers were there before.
+    """
+    from callbacks.predictions import PredictionWriter
+    from datamodules.temporal import TemporalDataModule
+    from evaluation.resuming import answers_so_far
+
     known = answers_so_far(output, about, [query.id for query in wanted])
     trainer = tester(devices, writer := PredictionWriter(output, known, about))
     if len(known) < len(wanted):
         if known and trainer.is_global_zero:
             console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
-        settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
         data = TemporalDataModule(module.dialogue, test=[source], answered=list(known), **settings)
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
         writer.finish()
-    answered = [(query, writer.predictions.get(query.id)) for query in wanted]
-    scores = scores_of(answered, reader)
-    if trainer.is_global_zero:
-        about = protocol(module, reader.header, source, seed, answered, len(known))
-        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}")
-    leave_group()
-    return scores
+    return trainer, writer.predictions, len(known)
 
 
 def tester(devices: int, writer: "PredictionWriter") -> "Trainer":

@@ -19,7 +19,6 @@ from rich.table import Table
 from transformers.utils import logging
 
 import train
-from callbacks.curves import draw_curves
 from command_line.tables import console
 from datamodules.prediction import Prediction
 from datamodules.prediction_files import read_predictions
@@ -36,6 +35,7 @@ from preparation.cutouts.scenes import TESTS, Scenes
 from preparation.cutouts.world import Sizes, write_world
 from preparation.features.commands import features
 from quickstart import read_losses
+from reports.curves import draw_curves
 
 CONFIGS = Path("configs/real")
 RUNS = {"baseline": "baseline, no layers", "vtimellm": "VTimeLLM", "meco": "MeCo", "videoexpert": "VideoExpert"}

@@ -226,6 +226,34 @@ def test_answers_that_end_leave_the_batch_and_change_no_other(family, system, ba
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("system", ["text", "matching"])
+def test_a_process_whose_answers_have_ended_goes_on_with_the_others(system, base, monkeypatch):
+    """Where parameters are split, every process runs a layer as often as all others; its answers are the same."""
+    made = module(base("llama"), system).eval()
+    prompts = [made.dialogue.prompt(query(number), video(20)) for number in (0, 1)]
+    settings = ending(made, prompts)
+    alone = made.model.generate(collate_prompts(prompts, 0), **settings)
+    asked, passes = [], []
+
+    def reduce(going):
+        asked.append(going.item())
+        going += len(asked) <= 12  # another process writes twelve tokens
+
+    monkeypatch.setattr("models.writer.dist.all_reduce", reduce)
+    monkeypatch.setattr(made.model, "sharded", True)
+    hook = made.model.causal_lm.register_forward_hook(lambda *_: passes.append(1))
+    others = made.model.generate(collate_prompts(prompts, 0), **settings)
+    hook.remove()
+    assert asked[0] == 1 and asked[-1] == 0
+    assert len(passes) == 12 + bool(made.localizer.states)
+    for one, other in zip(alone, others, strict=True):
+        assert one.ids.tolist() == other.ids.tolist()
+        torch.testing.assert_close(one.predicting, other.predicting)
+        torch.testing.assert_close(one.reading, other.reading)
+        torch.testing.assert_close(one.moments, other.moments, equal_nan=True)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("family", "system"), [("llama", "expert"), ("mistral", "text"), ("gemma2", "expert")])
 def test_a_video_that_is_read_in_parts_is_answered_as_one_that_is_read_at_once(family, system, base, monkeypatch):
     made = module(base(family, **FAMILIES[family]), system).eval()

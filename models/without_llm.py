@@ -34,7 +34,7 @@ class WithoutLLM(VideoLLM):
         """Input vectors as states; there is nothing to say, so no loss of saying it."""
         video = (batch.frame_mask, batch.features, batch.feature_mask)
         inputs, _ = self.embed(batch.input_ids, *video, question_ids=batch.question_ids)
-        return Output(inputs.new_zeros(()), inputs.new_zeros(0, 0), {"embedded": inputs})
+        return Output(inputs.new_zeros(()), states={"embedded": inputs})
 
     @torch.inference_mode()
     def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:

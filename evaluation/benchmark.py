@@ -16,6 +16,7 @@ from datamodules.shards import ShardReader
 from datamodules.skips import OnError
 from datamodules.sources import Source
 from datamodules.temporal import TemporalDataModule
+from evaluation.cost import Clock, cost
 from evaluation.protocol import check_features, check_trained_on, conditions, protocol, weights_hash
 from evaluation.reporting import scores_of, write_report
 from evaluation.resuming import answers_so_far
@@ -75,7 +76,7 @@ def benchmark(
     wanted = list(read_queries(queries))
     about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
     known = answers_so_far(output, about, [query.id for query in wanted])
-    trainer = tester(devices, writer := PredictionWriter(output, known, about))
+    trainer = tester(devices, writer := PredictionWriter(output, known, about), clock := Clock())
     if len(known) < len(wanted):
         if known and trainer.is_global_zero:
             console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
@@ -88,17 +89,18 @@ def benchmark(
     scores = scores_of(answered, reader)
     if trainer.is_global_zero:
         about = protocol(module, reader.header, source, seed, answered, len(known))
-        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}")
+        costs = cost(module, clock, writer.predictions.values())
+        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}", costs)
     leave_group()
     return scores
 
 
-def tester(devices: int, writer: PredictionWriter) -> L.Trainer:
+def tester(devices: int, *callbacks: L.Callback) -> L.Trainer:
     """A trainer for questions, on as many processes as its launcher or ``devices`` says."""
     settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
     return L.Trainer(
         **settings | launcher_settings(settings, dict(os.environ)),
-        callbacks=[writer],
+        callbacks=list(callbacks),
         logger=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -14,6 +14,8 @@ class Answer:
     """With the localizer's special tokens, without all others."""
     tokens: tuple[str, ...] = ()
     """L tokens."""
+    length: int = 0
+    """How many of them were generated; behind these others of the batch were still being written."""
     frames: Mapping[str, Tensor] = field(default_factory=dict)
     """(T, D) at the video's frames."""
     predicting: Mapping[str, Tensor] = field(default_factory=dict)

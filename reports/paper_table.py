@@ -10,7 +10,7 @@ from statistics import mean, stdev
 import yaml
 
 from reports.escaping import escaped
-from reports.measured import Row
+from reports.measured import COST, Row
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 COUNTS = ("n", "unparsed", "invalid", "missing", "unknown")
@@ -71,7 +71,7 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
     Args:
         rows: ours.
         benchmark: whose published numbers stand below ours; None: none do.
-        columns: names of metrics without their task; None: those of the published table, or all that we have.
+        columns: names of metrics, with or without their task, and of costs; None: those of the published table, or all that we have.
 
     Raises:
         ValueError: no row has any of the columns.
@@ -96,12 +96,15 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
 
 
 def _all_columns(rows: Sequence[Row]) -> list[str]:
-    names = dict.fromkeys(name.rpartition("/")[2] for row in rows for one in row.metrics for name in one)
+    found = dict.fromkeys(name for row in rows for one in row.metrics for name in one if not name.startswith(COST))
+    names = dict.fromkeys(name.rpartition("/")[2] for name in found)
     return [name for name in names if name not in COUNTS]
 
 
 def _cell(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds."""
+    """Mean and standard deviation over seeds; of whole numbers that all have, that."""
+    if len({*values}) == 1 and isinstance(values[0], int):
+        return f"{values[0]:,}"
     if len(values) < 2:
         return _number(values[0] if values else None)
     return f"{mean(values):.1f} ± {stdev(values):.1f}"

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 
@@ -101,10 +102,8 @@ def best(points: list[Point], settings: Mapping, chosen: tuple[str, ...], name: 
 
 def name_of(parameter: str, value: object) -> str:
     """A value for people: of a class its name, of others parameter and value."""
-    try:
+    with suppress(json.JSONDecodeError):
         value = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
-        pass
     if isinstance(value, Mapping) and "class_path" in value:
         return value["class_path"].rpartition(".")[2]
     return f"{parameter.rpartition('.')[2]} {value}"

@@ -14,8 +14,6 @@ class Answer:
     """With the localizer's special tokens, without all others."""
     tokens: tuple[str, ...] = ()
     """L tokens."""
-    length: int = 0
-    """How many of them were generated; behind these others of the batch were still being written."""
     frames: Mapping[str, Tensor] = field(default_factory=dict)
     """(T, D) at the video's frames."""
     predicting: Mapping[str, Tensor] = field(default_factory=dict)
@@ -28,3 +26,5 @@ class Answer:
     """(L, D) at the words behind the video, where no language model reads them."""
     confidence: float | None = None
     """Geometric mean of the probabilities of the tokens; None where nobody asked for it."""
+    length: int = 0
+    """How many tokens were generated; behind these others of the batch were still being written."""

@@ -71,7 +71,8 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
     Args:
         rows: ours.
         benchmark: whose published numbers stand below ours; None: none do.
-        columns: names of metrics, with or without their task, and of costs; None: those of the published table, or all that we have.
+        columns: names of metrics, with or without their task, and of costs; None: those of the published table, or all
+            metrics that we have.
 
     Raises:
         ValueError: no row has any of the columns.

@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import tutorial
 import yaml
 from jsonargparse import ArgumentParser
 from transformers import LogitsProcessorList
@@ -69,6 +70,7 @@ WAYS = {
     "time_distribution": TimeDistribution(bins=8),
     "text_seconds": TextSeconds(),
     "text_seconds_json": TextSeconds(group=1, answers="json", bidirectional=True),
+    "tutorial": tutorial.module().FramePointers(),
 }
 """Each with settings that fit a tiny vocabulary."""
 ways = pytest.mark.parametrize("localizer", WAYS.values(), ids=WAYS)

@@ -1,7 +1,7 @@
 """The time that a model reads before a frame is the time at which that frame was decoded: from files to prompts.
 
-Every picture of the videos shows its own number, and a frame's features are that number, so what stands at a position of
-a prompt says itself when it was shown.
+Every picture of the videos shows its own number, and the features of a frame are that number, so what stands at a place
+of a prompt says itself when it was shown.
 """
 
 import json

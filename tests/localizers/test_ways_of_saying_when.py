@@ -306,3 +306,33 @@ def test_every_config_begins_with_a_command_that_parses(path, monkeypatch, capsy
         TrainingCLI([*shlex.split(command), "--print_config"])
     assert left.value.code in (0, None)
     assert "localizers." in capsys.readouterr().out
+
+
+def commands_of(path: Path) -> list[list[str]]:
+    """The training commands that a config's head shows."""
+    heads = [line for line in path.read_text().splitlines() if line.startswith("#") and "python train.py " in line]
+    return [shlex.split(line.partition("python train.py ")[2]) for line in heads]
+
+
+@pytest.mark.parametrize("path", CONFIGS[: -len(FOLDERS)], ids=lambda path: path.stem)
+def test_the_stage_before_can_be_made(path, monkeypatch):
+    """By a command in the head of a config that it is made of, or with a config whose output it is."""
+    monkeypatch.chdir(ROOT)
+
+    def setting(words: list[str], name: str) -> object:
+        layers = [yaml.safe_load(Path(words[k + 1]).read_text()) for k, word in enumerate(words) if word == "--config"]
+        given = [words[k + 1] for k, word in enumerate(words) if word == f"--{name}"]
+        found = [layer.get(name) or layer.get("model", {}).get("init_args", {}).get(name) for layer in layers]
+        return ([*filter(None, found), *given] or [None])[-1]
+
+    first, *_ = commands_of(path)
+    layers = [Path(first[k + 1]) for k, word in enumerate(first) if word == "--config"]
+    others = [words for layer in layers for words in commands_of(layer)[1:]]
+    assert setting(first, "previous") in {setting(words, "output") for words in others}
+    for words in others:
+        with pytest.raises(SystemExit) as left:
+            TrainingCLI([*words, "--print_config"])
+        assert left.value.code in (0, None)
+        if setting(words, "output") == setting(first, "previous"):
+            llm = [words[k + 1] for k, word in enumerate(words) if word == "--model.init_args.llm"]
+            assert setting(first, "llm") == (llm or [setting(words, "llm")])[0], "the same base"

@@ -13,6 +13,7 @@ from datamodules.clip import Clip
 from localizers import EvidenceTokens
 from localizers.evidence_tokens import EVI
 from models.evidence_head import best_run
+from models.factorised_preferences import pointing_log_likelihood, preference_loss, words_log_likelihood
 from models.feedback import Feedback, Writing
 
 pytestmark = pytest.mark.golden
@@ -168,3 +169,42 @@ def test_evidence_generation(official):
                 torch.testing.assert_close(read, official.tensors[f"{name}.input_embeds.{step}"], **CLOSE)
         said = torch.cat(writing.moments)
         assert said[~said[:, 0].isnan()].tolist() == case["span_of_token"]
+
+
+def test_evidence_preferences(official):
+    """Log-likelihoods of chosen and rejected answers, the loss of each pair, and its gradients."""
+    fpo, width = official.cases["fpo"], official.settings["hidden"]
+    localizer = EvidenceTokens(alpha=fpo["alpha"])
+
+    def likely(answer: dict, offset: int, tensors: dict, mean: bool = False) -> torch.Tensor:
+        total = torch.zeros(())
+        if pointed := answer.get("grounding"):
+            places = torch.tensor(pointed["input_index"]) + offset
+            logits = tensors["evidence_vectors"][places] @ tensors["frame_vectors"].T / width**0.5
+            right = localizer.soft_labels(torch.tensor(pointed["tgt"]), len(tensors["frame_vectors"]))
+            total = total + pointing_log_likelihood(logits, right)
+        if said := answer.get("text"):
+            logits = tensors["logits"][torch.tensor(said["input_index"]) + offset]
+            total = total + words_log_likelihood(logits, torch.tensor(said["logit_token_id"]), mean)
+        return total
+
+    for case in fpo["cases"]:
+        tensors = {name: official.tensors[f"fpo.{name}"].clone().requires_grad_()
+                   for name in ("evidence_vectors", "frame_vectors", "logits")}  # fmt: skip
+        chosen, rejected = (
+            likely(case["event"][name], case["relative_offset"], tensors) for name in ("chosen", "reject")
+        )
+        assert chosen.item() == pytest.approx(case["chosen_logp"], rel=1e-5), case["id"]
+        assert rejected.item() == pytest.approx(case["reject_logp"], rel=1e-5), case["id"]
+        averaged = likely(case["event"]["chosen"], case["relative_offset"], tensors, mean=True)
+        assert averaged.item() == pytest.approx(case["chosen_logp_text_averaged"], rel=1e-5), case["id"]
+        loss = preference_loss(chosen, rejected, fpo["beta"])
+        assert loss.item() == pytest.approx(case["loss"], rel=1e-5), case["id"]
+        loss.backward()
+        for name, tensor in tensors.items():
+            expected = official.tensors.get(f"fpo.{case['id'].replace(' ', '_')}.{name}.grad")
+            if expected is not None:
+                torch.testing.assert_close(tensor.grad, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    for pair in fpo["pair_loss"]:
+        loss = preference_loss(torch.tensor(pair["chosen"]), torch.tensor(pair["reject"]), fpo["beta"])
+        assert loss.item() == pytest.approx(pair["loss"], rel=1e-5)

@@ -1,4 +1,7 @@
-"""The test questions for the runs of sweeps, whose settings were chosen on validation data, as one table."""
+"""The test questions for the runs of sweeps, whose settings were chosen on validation data, as one table.
+
+Beside the runs stand windows that look at no video: the best constant one, and random ones.
+"""
 
 import json
 from collections import defaultdict
@@ -65,7 +68,7 @@ def held_out(
             if not (folder / RESULTS).is_file():
                 benchmark(point.folder, shards, queries, folder, batch_size=batch_size, num_workers=num_workers)
             results.append(f"{label}={folder}")
-    report(results, output, columns=columns)
+    report(results, output, columns=columns, chance=True)
 
 
 def best(points: list[Point], settings: Mapping, chosen: tuple[str, ...], name: str) -> dict[str, list[Point]]:

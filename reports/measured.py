@@ -68,6 +68,12 @@ def read_rows(results: Sequence[str]) -> list[Row]:
     return rows
 
 
+def chance_rows(row: Row) -> list[Row]:
+    """What windows that look at no video reach on a row's queries, where its results say it."""
+    beside = read_object(row.folders[0] / RESULTS).get("baselines", {}) if row.folders else {}
+    return [Row(name, (metrics,), row.protocol) for name, metrics in beside.items()]
+
+
 def _named(result: str) -> tuple[str, Path]:
     label, equals, folder = result.partition("=")
     return (label, Path(folder)) if equals and not Path(result).exists() else ("", Path(result))

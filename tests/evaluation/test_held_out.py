@@ -48,13 +48,17 @@ def test_the_better_setting_on_validation_is_asked_with_every_seed(sweep, world,
     ask(sweep, world, tmp_path, *arguments)
     asked = sorted(path.parent.name for path in tmp_path.glob("runs/*/*/metrics.json"))
     assert asked == ["002", "003"]
-    (row,) = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| model.")] or [
-        line for line in (tmp_path / "table.md").read_text().splitlines() if "[a]" in line and line.startswith("|")
+    lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip().split(" [")[0] for line in lines[2:]] == [
+        "rates",
+        "constant window",
+        "random window",
     ]
+    row = lines[2]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     numbers = read_weights(sweep / "runs" / "002").manifest["trained"]["numbers"]
     assert cells[3] == f"{numbers:,}" and cells[4] == "0"
-    first = tmp_path.glob("runs/*/002/predictions.jsonl").__next__()
+    first = next(tmp_path.glob("runs/*/002/predictions.jsonl"))
     before = first.stat().st_mtime_ns
     ask(sweep, world, tmp_path, *arguments)
     assert first.stat().st_mtime_ns == before, "what was asked is not asked again"

@@ -68,7 +68,8 @@ def print_written(*paths: Path) -> None:
     """The last line of a command: what was written, and where. It is printed when the command is quiet, too."""
     if paths:
         quiet, console.quiet = console.quiet, False
-        say(f"Written: {', '.join(map(str, paths))}")
+        names = ", ".join(map(str, paths)).replace("\n", "\\n")  # one line, whatever a name holds
+        say(f"Written: {names}")
         console.quiet = quiet
 
 

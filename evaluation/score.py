@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,8 @@ def score(
     check_output(output)
     from metrics.benchmarks import benchmarks
 
+    if benchmark == "queries":
+        check_queries([annotations] if isinstance(annotations, Path) else annotations or [])
     settings = {"policy": policy, "evaluator": evaluator, "partial": partial, "on_error": on_error}
     report = benchmarks.score(benchmark, predictions, annotations, **settings, bootstrap=bootstrap, against=against)
     write(report, output)
@@ -74,6 +76,19 @@ def check_output(output: Path | None) -> None:
     """
     if output and (output.is_file() or output.suffix in (".json", ".csv")):
         raise ValueError(f"--output is a folder, as in all commands; metrics.json goes into it (got {output})")
+
+
+def check_queries(paths: Sequence[Path]) -> None:
+    """Hold every line of this project's query files against their schema; the metrics read only what they need.
+
+    Raises:
+        ValueError, OSError: naming file, line and key.
+    """
+    from datamodules.query_files import read_queries
+
+    for path in paths:
+        for _ in read_queries(path):
+            pass
 
 
 def write(report: Mapping, output: Path | None) -> None:

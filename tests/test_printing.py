@@ -12,7 +12,7 @@ import ask
 import prepare
 import sweep
 from command_line.errors import failed
-from command_line.tables import PlainConsole, complain, console, print_table, say
+from command_line.tables import PlainConsole, complain, console, print_table, print_written, say
 
 ROOT = Path(__file__).parent.parent
 NASTY = "a [/red] [bold]b[/bold] :smile: \x1b[2J\x1b]0;title\x07 \u202eright"
@@ -56,6 +56,11 @@ def test_texts_are_only_texts(capsys):
     assert "\x1b" not in capsys.readouterr().out
     complain("x.py", NASTY)
     assert capsys.readouterr().err == f"x.py: {SHOWN}\n"
+
+
+def test_the_last_line_is_one_line(capsys):
+    print_written(Path("a\nWritten: b"))
+    assert capsys.readouterr().out == "Written: a\\nWritten: b\n"
 
 
 def test_a_console_of_ones_own_does_the_same():

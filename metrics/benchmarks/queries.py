@@ -256,4 +256,7 @@ def checked(row: Mapping, where: str) -> tuple[str, Mapping]:
 def read_answer(row: Mapping, where: str) -> tuple[str, Mapping]:
     """Query id and record of an answer; its spans are a list of windows."""
     as_windows(need(row, ["spans"], where), where)
+    for key, kind in (("option", int), ("saliency", list), ("rule", str), ("answers", list)):
+        if row.get(key) is not None:
+            need(row, [key], where, kind)
     return need(row, ["query_id"], where, str), row

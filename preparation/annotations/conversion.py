@@ -14,7 +14,8 @@ from preparation.annotations.files import LAYOUT, REPAIRED
 from preparation.annotations.meco_prompts import KEPT
 from preparation.annotations.selection import select
 
-NOTES = ("turn dropped", REPAIRED, KEPT)
+TWICE = "question kept with a wrong option twice"
+NOTES = ("turn dropped", REPAIRED, KEPT, TWICE)
 """Reasons that begin so are about queries that were kept."""
 
 
@@ -77,6 +78,8 @@ def convert(
     if shards:
         queries, counts = match(queries, ShardReader(shards), on_error)
         dropped = dropped + counts
+    if twice := sum(len({option.strip() for option in query.options}) < len(query.options) for query in queries):
+        dropped = dropped + Counter({TWICE: twice})
     if not queries:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in dropped.items()) or "no entry"
         raise ValueError(f"{path}: nothing usable in it ({reasons})")

@@ -361,3 +361,13 @@ def test_files_with_odd_bytes(tmp_path):
 def test_bad_durations(tmp_path, file, content, message):
     with pytest.raises(ValueError, match=message):
         read_durations(save(tmp_path, file, content))
+
+
+def test_a_wrong_option_twice_is_kept_and_counted(tmp_path):
+    """A real question of NExT-GQA has one; what is right is clear all the same."""
+    row = {"id": "a", "video": "v", "task": "qa", "text": "who?", "options": ["a man", "a dog", "a dog "], "answer": 0}
+    converted = convert("plain", save(tmp_path, "a.jsonl", [row, row | {"id": "b", "options": ["a", "b"]}]))
+    assert [query.id for query in converted.queries] == ["a", "b"]
+    assert ("question kept with a wrong option twice", 1) in converted.rows()
+    with pytest.raises(ValueError, match="options must differ, and 'a dog' is there twice"):
+        convert("plain", save(tmp_path, "b.jsonl", [row | {"answer": 1}]))

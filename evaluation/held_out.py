@@ -12,6 +12,7 @@ from statistics import mean
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from command_line.tables import console
 from evaluation.benchmark import benchmark
 from evaluation.report import report
 from reports.measured import RESULTS
@@ -29,6 +30,7 @@ def held_out(
     chosen: tuple[str, ...] = (),
     batch_size: PositiveInt = 16,
     num_workers: NonNegativeInt = 2,
+    partial: bool = False,
 ) -> None:
     """Ask every run of sweeps the test questions, and put what they reached into a table: a row a setting, over seeds.
 
@@ -44,17 +46,24 @@ def held_out(
             those with the best mean of the sweep's validation metric are asked.
         batch_size: queries answered together.
         num_workers: reading processes.
+        partial: leave runs out that are not finished, and name them.
 
     Raises:
-        ValueError: a run is not finished, a parameter to choose is in no sweep, or two settings have the same name.
+        ValueError: a run is not finished, or with ``partial`` none of a sweep is; a parameter to choose is in no sweep,
+            or two settings have the same name.
     """
     rows: dict[str, list[Point]] = {}
     for file, runs in sweeps.items():
         settings = read_sweep(file)
         points = [Point(i, values, runs / f"{i:03d}") for i, values in enumerate(grid(settings["parameters"]))]
+        done = [point for point in points if point.finished]
         if unfinished := [str(point.folder) for point in points if not point.finished]:
-            raise ValueError(f"{file}: not finished: {', '.join(unfinished)}; run sweep.py again")
-        for label, found in best(points, settings, chosen, Path(file).stem).items():
+            if not (partial and done):
+                raise ValueError(
+                    f"{file}: not finished: {', '.join(unfinished)}; run sweep.py again, or --partial true"
+                )
+            console.print(f"{file}: left out, as they are not finished: {', '.join(unfinished)}")
+        for label, found in best(done, settings, chosen, Path(file).stem).items():
             if label in rows:
                 raise ValueError(f"{file}: another sweep has a setting {label} too")
             rows[label] = found

@@ -1,6 +1,7 @@
 """evaluate.py held_out: settings chosen by validation, asked the test questions; and what answers cost."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -70,6 +71,16 @@ def test_a_sweep_that_is_not_finished_and_a_parameter_that_is_not_there_are_refu
     (tmp_path / "rates.yaml").write_text(SWEEP)
     with pytest.raises(ValueError, match="not finished: .*000"):
         ask(tmp_path, world, tmp_path / "out")
+
+
+def test_runs_that_are_not_finished_can_be_left_out(sweep, world, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "rates.yaml").write_text(SWEEP)
+    (tmp_path / "runs" / "003").symlink_to(sweep / "runs" / "003")
+    ask(tmp_path, world, tmp_path / "out", "--partial=true")
+    said = re.sub(r"\s", "", capsys.readouterr().out)
+    assert "leftout,astheyarenotfinished" in said and "runs/002" in said
+    assert [path.parent.name for path in tmp_path.glob("out/runs/*/*/metrics.json")] == ["003"]
 
 
 def test_tokens_are_counted_up_to_the_end_of_an_answer(sweep, world, tmp_path):

@@ -201,7 +201,8 @@ class TemporalDataModule(L.LightningDataModule):
         pairs = list(chain.from_iterable(self.open("val")))
         asked = [pair for pair in pairs if pair[1].task not in ("dialogue", "events")]
         learned = [pair for pair in pairs if pair[1].teaches] if self.dialogue.localizer.generates else []
-        return [self._prompt_loader(asked)] * bool(asked) + [self._loss_loader(learned)] * bool(learned)
+        kinds = ((self._prompt_loader, asked), (self._loss_loader, learned))
+        return [loader(some) for loader, some in kinds if some]
 
     def test_dataloader(self) -> DataLoader:
         """Questions of the test split."""

@@ -133,20 +133,18 @@ def steps(dialogues: int, of_step: int, trainer) -> list[tuple[str, str]]:
 
 
 def version_of_code() -> str:
-    """The commit of the checkout, with a mark where files differ from it; ``unknown`` outside of one."""
-    here = Path(__file__).parent.parent
-    command = [
-        "git",
-        "--no-optional-locks",
-        "-C",
-        str(here),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
+    """The commit of the checkout, with ``-dirty`` where files differ from it; ``unknown`` outside of one.
+
+    The checkout is only read: ``git describe --dirty`` would lock and write its index.
+    """
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent.parent)]
+
+    def said(*command: str) -> str:
+        done = subprocess.run([*git, *command], capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = said("rev-parse", "--short=12", "HEAD")
+        return commit + "-dirty" * bool(said("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -14,6 +14,7 @@ import pytest
 import ask
 import prepare
 import real as script
+import train
 from datamodules.shards import ShardReader
 from models.checkpoints import load_llm, load_tokenizer
 from preparation.cutouts.scenes import TESTS
@@ -84,11 +85,24 @@ def test_every_system_learns_two_steps_and_is_scored(run):
     assert (run / "eval/meco-given/timelines.png").is_file()
 
 
+def test_the_temporal_expert_overlaps_what_it_looks_for_after_ten_steps(run, tmp_path):
+    """From its first values 1 - GIoU is above 1: the windows do not even touch."""
+    logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {tmp_path}, name: '', version: ''}}}}"
+    train.main([
+        "--config", str(run / "configs/videoexpert.yaml"), "--output", str(tmp_path / "run"),
+        "--trainer.max_steps=10", "--trainer.log_every_n_steps=1", f"--trainer.logger={logger}",
+    ])  # fmt: skip
+    with open(tmp_path / "metrics.csv", newline="") as lines:
+        terms = [float(row["train/giou"]) for row in csv.DictReader(lines) if row["train/giou"]]
+    assert len(terms) == 10
+    assert terms[-1] < 1
+
+
 def test_a_real_file_is_encoded_and_asked_about(run, real, tmp_path):
     path = sorted(real("videos").glob("*.mp4"))[0]
     assert not ask.main([
         "--checkpoint", str(run / "vtimellm"), str(path), "a person opens a drawer", "--encoder", script.ENCODER,
-        "--output", str(tmp_path / "asked"), "--cache", str(tmp_path / "features"),
+        "--generation.max_new_tokens", "16", "--output", str(tmp_path / "asked"), "--cache", str(tmp_path / "features"),
     ])  # fmt: skip
     (answer,) = map(json.loads, (tmp_path / "asked/answers.jsonl").read_text().splitlines())
     assert (answer["asked"], answer["file"]) == ("a person opens a drawer", str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+import evaluate
 from models.checkpoints import read_weights
 from preparation.world.tiny import tiny_lm
 
@@ -71,7 +72,7 @@ def test_a_shipped_config_trains_validates_goes_on_and_is_evaluated(system, real
     for checkpoint in (output, best):
         to = tmp_path / checkpoint.name
         queries = world / "test" / "grounding.jsonl"
-        start("evaluate.py", "benchmark", f"--checkpoint={checkpoint}", f"--shards={world / 'videos'}",
-              f"--queries={queries}", f"--output={to}", "--num_workers=0", "--generation.temperature=0")  # fmt: skip
+        command = ["benchmark", f"--checkpoint={checkpoint}", f"--shards={world / 'videos'}", f"--queries={queries}"]
+        evaluate.main([*command, f"--output={to}", "--num_workers=0", "--generation.temperature=0"])
         scores.append(json.loads((to / "metrics.json").read_text())["metrics"])
     assert scores[0] == scores[1]

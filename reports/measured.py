@@ -27,9 +27,17 @@ class Row:
     """What the numbers depend on, the same for all seeds."""
     folders: tuple[Path, ...] = ()
 
+    def is_cost(self, column: str) -> bool:
+        """Whether a column is no score."""
+        return any(name.startswith(COST) and name.endswith(f"/{column}") for one in self.metrics for name in one)
+
     def values(self, column: str) -> list[float]:
         """What the seeds reached, by the name of a metric, or by the last part of it."""
-        found = [{name.rpartition("/")[2]: value for name, value in one.items()} | one for one in self.metrics]
+        found = [
+            {name.rpartition("/")[2]: value for name, value in one.items()}
+            | {name.removeprefix(COST): value for name, value in one.items()}
+            for one in self.metrics
+        ]
         return [one[column] for one in found if column in one]
 
 

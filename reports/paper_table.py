@@ -15,6 +15,8 @@ from reports.measured import COST, Row
 PUBLISHED = Path(__file__).with_name("published.yaml")
 COUNTS = ("n", "unparsed", "invalid", "missing", "unknown")
 """Ends of the names of counts, which are no columns of a table."""
+WHOLE = ("trained_numbers", "new_tokens")
+"""Columns of counts."""
 COMPARED = ("setting", "base", "features", "scoring")
 """Facts that are held against those of a paper."""
 
@@ -85,7 +87,8 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
     times, notes = theirs.get("times", 1), _Footnotes()
     lines = []
     for row in rows:
-        cells = [_cell([times * value for value in row.values(name)]) for name in names]
+        scale = {name: 1 if row.is_cost(name) else times for name in names}
+        cells = [_cell([scale[name] * value for value in row.values(name)], name in WHOLE) for name in names]
         unlike = [_against(row.protocol, other) for other in theirs["rows"]]
         lines.append((f"{row.label} {notes.mark(row.protocol, list(filter(None, unlike)))}", *cells))
     for other in theirs["rows"]:
@@ -102,10 +105,10 @@ def _all_columns(rows: Sequence[Row]) -> list[str]:
     return [name for name in names if name not in COUNTS]
 
 
-def _cell(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds; of whole numbers that all have, that."""
-    if len({*values}) == 1 and isinstance(values[0], int):
-        return f"{values[0]:,}"
+def _cell(values: Sequence[float], count: bool = False) -> str:
+    """Mean and standard deviation over seeds; of a count that all have, that."""
+    if count and len({*values}) == 1:
+        return f"{values[0]:,.0f}"
     if len(values) < 2:
         return _number(values[0] if values else None)
     return f"{mean(values):.1f} ± {stdev(values):.1f}"

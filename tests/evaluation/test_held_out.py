@@ -58,7 +58,7 @@ def test_the_better_setting_on_validation_is_asked_with_every_seed(sweep, world,
     row = lines[2]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     numbers = read_weights(sweep / "runs" / "002").manifest["trained"]["numbers"]
-    assert cells[3] == f"{numbers:,}" and cells[4] == "0"
+    assert cells[3] == f"{numbers:,}" and cells[4] == "0" and "-" not in cells
     first = next(tmp_path.glob("runs/*/002/predictions.jsonl"))
     before = first.stat().st_mtime_ns
     ask(sweep, world, tmp_path, *arguments)

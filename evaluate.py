@@ -8,6 +8,7 @@ python evaluate.py score --benchmark qvhighlights --predictions FILE --annotatio
 python evaluate.py export --format qvhighlights --predictions FILE --queries FILE --output DIR
 python evaluate.py page --predictions FILE --queries FILE --videos DIR --output FILE.html
 python evaluate.py report --results '[DIR, ..]' --output DIR
+python evaluate.py held_out --sweeps '{FILE: DIR}' --shards DIR --queries FILE --output DIR
 
 "python evaluate.py COMMAND --help" says more of one of them. One's own videos are asked with ask.py. --quiet leaves out
 tables and bars. Exit status: 0 fine, 2 bad input or usage.
@@ -21,7 +22,7 @@ from command_line.tables import complain, quieted, say
 from metrics.captions import CaptionsUnavailable
 from metrics.similarity import SimilarityUnavailable
 
-COMMANDS = ("benchmark", "similarity", "served", "dialogue", "score", "export", "page", "report")
+COMMANDS = ("benchmark", "similarity", "served", "dialogue", "score", "export", "page", "report", "held_out")
 """A command is the function of its name in the module of its name in ``evaluation``; only that one is imported."""
 
 

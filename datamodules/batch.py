@@ -43,6 +43,8 @@ class Example:
     """(L,) True where an S-token's projection stands; behind the last frame."""
     question_ids: Tensor | None = None
     """(L_question,) of the adapter's own tokenizer. None: the adapter does not read the question."""
+    frame_times_s: Tensor | None = None
+    """(T) when each frame was decoded. None: the adapter does not read it."""
     source: str = ""
     """Name of the training source, where there are several."""
 
@@ -64,6 +66,7 @@ class Prompt:
     spatial: Tensor | None = None
     spatial_mask: Tensor | None = None
     question_ids: Tensor | None = None
+    frame_times_s: Tensor | None = None
     next_ids: tuple[tuple[int, ...], ...] = ()
     """Later questions, each to be put behind the answer to the one before."""
     next_moments: tuple[Tensor, ...] = ()
@@ -74,7 +77,8 @@ class Prompt:
 
         Ids do not tell the videos of two folders apart, so the features themselves are compared, last.
         """
-        names = ("prefix_ids", "features") if self.question_ids is None else ("prefix_ids", "question_ids", "features")
+        more = [name for name in ("question_ids", "frame_times_s") if getattr(self, name) is not None]
+        names = ("prefix_ids", *more, "features")
         alike = torch.equal(self.prefix_moments.nan_to_num(-1), other.prefix_moments.nan_to_num(-1))
         return alike and all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
 
@@ -123,6 +127,8 @@ class Batch(_Tensors):
     """(B, L)."""
     question_ids: Tensor | None = None
     """(B, L_question), -1 at padding. None: the adapter does not read the question."""
+    frame_times_s: Tensor | None = None
+    """(B, T) when each frame was decoded. None: the adapter does not read it."""
     counts: Counter = field(default_factory=Counter)
     """Samples skipped or truncated on the way, by reason."""
     sources: tuple[str, ...] = ()
@@ -162,6 +168,8 @@ class PromptBatch(_Tensors):
     """(B, L_prefix)."""
     question_ids: Tensor | None = None
     """(B, L_question) as in ``Batch``; a video that is asked two things then has two rows."""
+    frame_times_s: Tensor | None = None
+    """(B, T) when each frame was decoded. None: the adapter does not read it."""
     next_ids: tuple[tuple[tuple[int, ...], ...], ...] = ()
     """Of each query, see ``Prompt``."""
     next_moments: tuple[tuple[Tensor, ...], ...] = ()
@@ -180,6 +188,10 @@ def _pad_moments(rows: list[Tensor], side: str) -> Tensor | None:
 
 def _pad_questions(samples: list[Example] | list[Prompt]) -> Tensor | None:
     return _pad([s.question_ids for s in samples], -1) if samples and samples[0].question_ids is not None else None
+
+
+def _pad_times(samples: list[Example] | list[Prompt]) -> Tensor | None:
+    return _pad([s.frame_times_s for s in samples], 0.0) if samples and samples[0].frame_times_s is not None else None
 
 
 def _spatial(samples: list[Example] | list[Prompt], side: str) -> dict[str, Tensor]:
@@ -207,6 +219,7 @@ def collate(examples: list[Example], pad_id: int, counts: Counter | None = None)
         targets=tuple(e.targets for e in examples),
         blocks=_pad(blocks, -1) if any(e.blocks is not None for e in examples) else None,
         question_ids=_pad_questions(examples),
+        frame_times_s=_pad_times(examples),
         counts=+counts,
         sources=tuple(e.source for e in examples),
         **_spatial(examples, "right"),
@@ -235,6 +248,7 @@ def collate_prompts(prompts: list[Prompt], pad_id: int, counts: Counter | None =
         queries=tuple(p.query for p in prompts),
         clips=tuple(p.clip for p in prompts),
         question_ids=_pad_questions(videos),
+        frame_times_s=_pad_times(videos),
         next_ids=tuple(p.next_ids for p in prompts),
         next_moments=tuple(p.next_moments for p in prompts),
         counts=Counter(counts),

@@ -33,6 +33,7 @@ class Dialogue:
         spatial: S-tokens that stand behind a video's frames; None: there are none.
         question_tokenizer: of an adapter that reads patches with the question in mind; None: it reads features.
         one_prompt: ask for the option and the moment of a ``grounded_qa`` query at once, not one after the other.
+        timed: the adapter is also given when each frame was decoded.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Dialogue:
         spatial: Compression | None = None,
         question_tokenizer: PreTrainedTokenizerBase | None = None,
         one_prompt: bool = False,
+        timed: bool = False,
     ):
         self.tokenizer = tokenizer
         known = tokenizer.get_vocab()
@@ -57,7 +59,7 @@ class Dialogue:
         self.writer = TurnWriter(style, one_prompt)
         self.max_text_tokens = max_text_tokens
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id or 0
-        self.splicer = Splicer(self.pad_id, spatial, question_tokenizer)
+        self.splicer = Splicer(self.pad_id, spatial, question_tokenizer, timed)
 
     def example(self, query: Query, video: Video, random: Random) -> Example:
         """A training example: the spliced sequence with its labels and targets.

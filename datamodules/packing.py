@@ -48,6 +48,7 @@ def pack(examples: list[Example]) -> Example:
         frame_mask=join("frame_mask"),
         moments=join("moments"),
         features=first.features,
+        frame_times_s=first.frame_times_s,
         targets=tuple(target for example in examples for target in example.targets),
         counts=sum((example.counts for example in examples), Counter()),
         blocks=torch.arange(len(examples) + 1).repeat_interleave(torch.tensor([prefix, *rest])),

@@ -47,12 +47,14 @@ class Prediction:
     """What pictures show beside the spans; empty if the localizer has none."""
     confidence: float | None = None
     """Geometric mean of the probabilities of the answer's tokens (of its first turn), where somebody asked for it."""
+    tokens: int | None = None
+    """How many tokens were generated, over all turns; None: not known."""
 
     def to_json(self) -> str:
-        """One JSON line; ``strips`` and ``confidence`` are in it where there are any."""
+        """One JSON line; ``strips``, ``confidence`` and ``tokens`` are in it where there are any."""
         record = asdict(self)
-        for name in ("strips", "confidence"):
-            if not record[name]:
+        for name in ("strips", "confidence", "tokens"):
+            if not record[name] and record[name] != 0:
                 del record[name]
         return json.dumps(record, ensure_ascii=False)
 

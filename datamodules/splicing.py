@@ -33,6 +33,8 @@ class Splicer:
     """S-tokens that stand behind a video's frames; None: there are none."""
     question_tokenizer: PreTrainedTokenizerBase | None = None
     """Of an adapter that reads patches with the question in mind; None: it reads features."""
+    timed: bool = False
+    """Whether the adapter is also given when each frame was decoded."""
 
     def reads(self, header: FeatureHeader, folder: Path | str) -> FeatureHeader:
         """Of a folder's header, what decides about the positions of a video.
@@ -66,6 +68,8 @@ class Splicer:
         frames, tokens = len(video.features), {"features": torch.from_numpy(video.features)}
         if self.question_tokenizer is not None:
             tokens = self._patches(video, question)
+        if self.timed:
+            tokens["frame_times_s"] = torch.from_numpy(video.frame_times_s).float()
         if self.spatial:
             tokens["spatial"] = torch.from_numpy(spatial_tokens(video, self.spatial))
         *before, behind = texts or [()] * (frames + 1)

@@ -202,7 +202,8 @@ class TemporalDataModule(L.LightningDataModule):
         pairs, untold = Pairs.joined(self.open("val")), [TASKS.index(task) for task in ("dialogue", "events")]
         asked = pairs.where(lambda rows: ~np.isin(rows["task"], untold))
         learned = pairs.where(lambda rows: rows["teaches"] & self.dialogue.localizer.generates)
-        return [self._prompt_loader(asked)] * bool(asked) + [self._loss_loader(learned)] * bool(learned)
+        kinds = ((self._prompt_loader, asked), (self._loss_loader, learned))
+        return [loader(some) for loader, some in kinds if some]
 
     def test_dataloader(self) -> DataLoader:
         """Questions of the test split."""

@@ -20,11 +20,12 @@ from models.quantization_names import Quantization
 
 if TYPE_CHECKING:
     from lightning import Trainer
+    from lightning.pytorch.callbacks import Callback
 
-    from callbacks.predictions import PredictionWriter
     from datamodules.prediction import Prediction
     from datamodules.schema import Query
     from datamodules.sources import Source
+    from evaluation.cost import Clock
     from lightning_modules.trained import TrainedModel
 
 
@@ -76,6 +77,7 @@ def benchmark(
     from lightning import seed_everything
 
     from datamodules.sources import Source
+    from evaluation.cost import cost
     from evaluation.protocol import check_features, check_trained_on, conditions, protocol
     from evaluation.reporting import scores_of, write_report
     from lightning_modules.trained import TrainedModel
@@ -89,12 +91,13 @@ def benchmark(
     wanted = list(read_queries(queries))
     about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
     settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
-    trainer, found, resumed = ask(module, source, wanted, output, about, devices, settings)
+    trainer, found, resumed, clock = ask(module, source, wanted, output, about, devices, settings)
     answered = [(query, found.get(query.id)) for query in wanted]
     scores = scores_of(answered, reader)
     if trainer.is_global_zero:
         about = protocol(module, reader.header, source, seed, answered, resumed)
-        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}")
+        costs = cost(module, clock, found.values())
+        write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}", costs)
     leave_group()
     return scores
 
@@ -107,7 +110,7 @@ def ask(
     about: Mapping,
     devices: int,
     settings: Mapping,
-) -> "tuple[Trainer, dict[str, Prediction], int]":
+) -> "tuple[Trainer, dict[str, Prediction], int, Clock]":
     """Ask what an earlier run, which was stopped, has not answered.
 
     Args:
@@ -120,14 +123,15 @@ def ask(
         settings: of the data module.
 
     Returns:
-        the trainer, query id -> answer, and how many answers were there before.
+        the trainer, query id -> answer, how many answers were there before, and how long the others took.
     """
     from callbacks.predictions import PredictionWriter
     from datamodules.temporal import TemporalDataModule
+    from evaluation.cost import Clock
     from evaluation.resuming import answers_so_far
 
     known = answers_so_far(output, about, [query.id for query in wanted])
-    trainer = tester(devices, writer := PredictionWriter(output, known, about))
+    trainer = tester(devices, writer := PredictionWriter(output, known, about), clock := Clock())
     if len(known) < len(wanted):
         if known and trainer.is_global_zero:
             console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
@@ -135,17 +139,17 @@ def ask(
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
         writer.finish()
-    return trainer, writer.predictions, len(known)
+    return trainer, writer.predictions, len(known), clock
 
 
-def tester(devices: int, writer: "PredictionWriter") -> "Trainer":
+def tester(devices: int, *callbacks: "Callback") -> "Trainer":
     """A trainer for questions, on as many processes as its launcher or ``devices`` says."""
     from lightning import Trainer
 
     settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
     return Trainer(
         **settings | launcher_settings(settings, dict(os.environ)),
-        callbacks=[writer],
+        callbacks=list(callbacks),
         logger=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

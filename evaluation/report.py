@@ -9,12 +9,18 @@ from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
 from datamodules.strict_json import read_object
 from reports.exports import write_whole
-from reports.measured import Row, read_rows
+from reports.measured import Row, chance_rows, read_rows
 from reports.page import LOCATED, iou
 from reports.paper_table import paper_table
 
 
-def report(results: list[str], output: Path, published: str | None = None, columns: list[str] | None = None) -> None:
+def report(
+    results: list[str],
+    output: Path,
+    published: str | None = None,
+    columns: list[str] | None = None,
+    chance: bool = False,
+) -> None:
     """Put results into a paper's table, ours beside the published values, with curves.
 
     Args:
@@ -23,8 +29,10 @@ def report(results: list[str], output: Path, published: str | None = None, colum
         output: folder for table.md, table.csv, table.html, recall.png and learning.png.
         published: benchmark whose published numbers stand beside, for example charades_sta.
         columns: metrics of the table; default: those of the published table.
+        chance: also what windows that look at no video reach on the queries of the first row.
     """
     rows = read_rows(results)
+    rows += chance_rows(rows[0]) if chance else []
     table = paper_table(rows, published, columns)
     written = []
     for ending, text in (("md", table.markdown()), ("csv", table.csv()), ("html", table.html())):

@@ -23,7 +23,13 @@ def scores_of(answered: Answered, reader: ShardReader) -> dict[str, float]:
 
 
 def write_report(
-    output: Path, answered: Answered, reader: ShardReader, scores: Mapping[str, float], protocol: Mapping, title: str
+    output: Path,
+    answered: Answered,
+    reader: ShardReader,
+    scores: Mapping[str, float],
+    protocol: Mapping,
+    title: str,
+    costs: Mapping[str, float] | None = None,
 ) -> None:
     """Write metrics.json, timelines.png and, where moments were asked for, spans.png; print the table.
 
@@ -34,10 +40,11 @@ def write_report(
         scores: see ``scores_of``.
         protocol: what the numbers depend on.
         title: of the table.
+        costs: see ``evaluation.cost``; None: not measured.
     """
     lengths = lengths_s(answered, reader)
     beside = baselines(answered, lengths)
-    report = {"metrics": scores, "baselines": beside, "protocol": protocol}
+    report = {"metrics": scores, "baselines": beside, "cost": dict(costs or {}), "protocol": protocol}
     (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
     draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
     if lengths:

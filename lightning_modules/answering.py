@@ -60,15 +60,17 @@ class Answering:
         tokenizer, special = self.dialogue.tokenizer, self.dialogue.special
         said = generated.ids.tolist()
         ids = [i for i in said if i in special or i not in tokenizer.all_special_ids]
+        length = min(len(self.until_end(said)), len(said)) if self.dialogue.localizer.generates else 0
         return Answer(
             text=self.said(ids),
             tokens=tuple(tokenizer.convert_ids_to_tokens(said)),
+            length=length,
             frames=generated.frames,
             predicting=generated.predicting,
             reading=generated.reading,
             first=generated.first,
             question=generated.question,
-            confidence=generated.confidence(min(len(self.until_end(said)), len(said))),
+            confidence=generated.confidence(length),
         )
 
     def said(self, ids: list[int]) -> Text:
@@ -94,4 +96,6 @@ class Answering:
         said = [*(answer.text for answer in answers[: -len(timed)]), *(one.answer for one in found)]
         option = chosen(answers[0].text, len(query.options)) if query.options else None
         confidence, each = answers[0].confidence, tuple(said[1:] and said)
-        return replace(found[-1], answer="\n".join(said), answers=each, option=option, confidence=confidence)
+        tokens = sum(answer.length for answer in answers)
+        about = {"option": option, "confidence": confidence, "tokens": tokens}
+        return replace(found[-1], answer="\n".join(said), answers=each, **about)

@@ -116,7 +116,7 @@ class VideoLanguageModule(L.LightningModule):
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
         tokenizer = load_tokenizer(llm)
         text = tokenizer, chat_format(chat, system, tokenizer), localizer, style, max_text_tokens
-        self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt)
+        self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt, adapter.reads_times)
         self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None

@@ -39,6 +39,10 @@ def manifest(module: L.LightningModule, header: FeatureHeader | None) -> dict:
         "quantization": module.quantization,
         "generation": asdict(module.answering.generation),
         "features": asdict(header) if header else None,
+        "trained": {
+            "numbers": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+            "new_tokens": len(module.dialogue.special),
+        },
     }
 
 

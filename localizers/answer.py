@@ -26,3 +26,5 @@ class Answer:
     """(L, D) at the words behind the video, where no language model reads them."""
     confidence: float | None = None
     """Geometric mean of the probabilities of the tokens; None where nobody asked for it."""
+    length: int = 0
+    """How many tokens were generated; behind these others of the batch were still being written."""

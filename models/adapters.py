@@ -5,13 +5,14 @@ Shape suffixes: B videos, T frames, P patches, D width; D_feature of the feature
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from transformers import InstructBlipQFormerConfig, PreTrainedTokenizerBase
 
 from models.checkpoints import load_tokenizer
 from models.frame_compressor import INSTRUCT_BLIP, FrameCompressor, load_compressor, read_instruct_blip
+from models.time_table import TimedAdapter
 
 
 class LinearAdapter(nn.Linear):
@@ -57,6 +58,9 @@ def check_feature_width(found: int, wanted: int, adapter: "Adapter") -> None:
 
 class Adapter(ABC):
     """Which adapter a model has, as a config says it. It holds settings and no weights."""
+
+    reads_times: ClassVar[bool] = False
+    """Whether the adapter is also given when each frame was decoded."""
 
     @abstractmethod
     def build(self, feature_width: int, width: int) -> nn.Module:
@@ -107,6 +111,26 @@ class Mlp(Adapter):
     def build(self, feature_width: int, width: int) -> MlpAdapter:
         """See Adapter."""
         return MlpAdapter(feature_width, width)
+
+
+@dataclass(frozen=True)
+class Timed(Adapter):
+    """``TimedAdapter``: a linear layer, and before it a learned vector for each second is added to the frames."""
+
+    reads_times: ClassVar[bool] = True
+
+    seconds: int = 8192
+    """Of the longest video; later frames are taken as of this second."""
+    legacy: bool = False
+    """Read seconds that no training frame had as released, see ``models.time_table.filled``."""
+
+    def __post_init__(self):
+        if self.seconds < 1:
+            raise ValueError(f"seconds must be 1 or more, got {self.seconds}")
+
+    def build(self, feature_width: int, width: int) -> TimedAdapter:
+        """See Adapter."""
+        return TimedAdapter(LinearAdapter(feature_width, width), feature_width, self.seconds, self.legacy)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class Manifest(TypedDict):
     quantization: NotRequired[Name | None]
     generation: NotRequired[dict[Words, Any]]
     features: NotRequired[HeaderRecord | None]
+    trained: NotRequired[dict[Words, Count]]
     weights: NotRequired[dict[Words, Any]]
 
 

@@ -116,14 +116,16 @@ class VideoLLM(nn.Module):
         spatial: Tensor | None = None,
         spatial_mask: Tensor | None = None,
         question_ids: Tensor | None = None,
+        frame_times_s: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Input vectors (B, L, D), and frames (B, T, D).
 
         Words have frame projections where ``frame_mask`` is set, and those of S-tokens, if any, at ``spatial_mask``.
         """
         words = self.words(ids)
-        question = () if question_ids is None else (question_ids.clamp(min=0), question_ids >= 0, feature_mask)
-        frames = self.adapter(features, *question).to(words.dtype)
+        more = () if question_ids is None else (question_ids.clamp(min=0), question_ids >= 0, feature_mask)
+        more = more if frame_times_s is None else (frame_times_s,)
+        frames = self.adapter(features, *more).to(words.dtype)
         inputs = words.masked_scatter(frame_mask[..., None], frames[feature_mask])
         if spatial is not None:
             inputs = inputs.masked_scatter(spatial_mask[..., None], self.adapter(spatial).to(words.dtype))
@@ -132,7 +134,7 @@ class VideoLLM(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """The language-model loss of a batch; logits are computed for supervised tokens only."""
         video = (batch.frame_mask, batch.features, batch.feature_mask, batch.spatial, batch.spatial_mask)
-        inputs, frames = self.embed(batch.input_ids, *video, batch.question_ids)
+        inputs, frames = self.embed(batch.input_ids, *video, batch.question_ids, batch.frame_times_s)
         if self.feedback:
             inputs = self.feedback(
                 self.head, inputs, batch.moments, self.feedback.frames(frames, self._inner(inputs, batch))
@@ -207,7 +209,7 @@ class VideoLLM(nn.Module):
             one answer a query, up to its end.
         """
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
-        prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids)
+        prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids, prompts.frame_times_s)
         if self.feedback:
             prefix = self.feedback(self.head, prefix, prompts.prefix_moments, self.feedback.frames(frames, {}))
         states, cache = self._read_videos(prompts, prefix)

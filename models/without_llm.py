@@ -33,14 +33,16 @@ class WithoutLLM(VideoLLM):
     def forward(self, batch: Batch) -> Output:
         """Input vectors as states; there is nothing to say, so no loss of saying it."""
         video = (batch.frame_mask, batch.features, batch.feature_mask)
-        inputs, _ = self.embed(batch.input_ids, *video, question_ids=batch.question_ids)
+        read = {"question_ids": batch.question_ids, "frame_times_s": batch.frame_times_s}
+        inputs, _ = self.embed(batch.input_ids, *video, **read)
         return Output(inputs.new_zeros(()), states={"embedded": inputs})
 
     @torch.inference_mode()
     def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:
         """The answer to every query, at once; a language model's settings mean nothing here."""
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask)
-        _, frames = self.embed(prompts.prefix_ids, *video, question_ids=prompts.question_ids)
+        read = {"question_ids": prompts.question_ids, "frame_times_s": prompts.frame_times_s}
+        _, frames = self.embed(prompts.prefix_ids, *video, **read)
         words, ids = self.words(prompts.suffix_ids), prompts.suffix_ids.new_tensor(self.answer)
         return [
             Generated(

@@ -8,6 +8,8 @@ from pathlib import Path
 from command_line.yaml_files import read_yaml
 from datamodules.strict_json import read, read_object
 
+COST = "cost/"
+"""Begins the names of what is no score."""
 RESULTS = "metrics.json"
 SWEEP = "results.json"
 OWN = ("seed_everything", "output", "resume", "trainer.default_root_dir", "trainer.logger", "checkpoint.dirpath",
@@ -25,9 +27,17 @@ class Row:
     """What the numbers depend on, the same for all seeds."""
     folders: tuple[Path, ...] = ()
 
+    def is_cost(self, column: str) -> bool:
+        """Whether a column is no score."""
+        return any(name.startswith(COST) and name.endswith(f"/{column}") for one in self.metrics for name in one)
+
     def values(self, column: str) -> list[float]:
-        """What the seeds reached, by the last part of a metric's name."""
-        found = [{name.rpartition("/")[2]: value for name, value in one.items()} for one in self.metrics]
+        """What the seeds reached, by the name of a metric, or by the last part of it."""
+        found = [
+            {name.rpartition("/")[2]: value for name, value in one.items()}
+            | {name.removeprefix(COST): value for name, value in one.items()}
+            for one in self.metrics
+        ]
         return [one[column] for one in found if column in one]
 
 
@@ -66,6 +76,12 @@ def read_rows(results: Sequence[str]) -> list[Row]:
     return rows
 
 
+def chance_rows(row: Row) -> list[Row]:
+    """What windows that look at no video reach on a row's queries, where its results say it."""
+    beside = read_object(row.folders[0] / RESULTS).get("baselines", {}) if row.folders else {}
+    return [Row(name, (metrics,), row.protocol) for name, metrics in beside.items()]
+
+
 def _named(result: str) -> tuple[str, Path]:
     label, equals, folder = result.partition("=")
     return (label, Path(folder)) if equals and not Path(result).exists() else ("", Path(result))
@@ -78,6 +94,8 @@ def _read(label: str, folder: Path) -> list[_Result]:
     try:
         report = read_object(file)
         metrics, protocol = dict(report["metrics"]), _facts(report["protocol"])
+        costs = {f"{COST}{name}": value for name, value in report.get("cost", {}).items()}
+        metrics = metrics | _unread(metrics) | costs
     except FileNotFoundError:
         raise ValueError(f"{folder} holds neither {RESULTS} (of evaluate.py) nor {SWEEP} (of sweep.py)") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -85,6 +103,13 @@ def _read(label: str, folder: Path) -> list[_Result]:
     run = report["protocol"].get("checkpoint", {}).get("folder")
     key = label or json.dumps([protocol, _settings(Path(run)) if run else str(folder)], sort_keys=True)
     return [_Result(label or folder.name, key, metrics, protocol, file.parent)]
+
+
+def _unread(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The percentage of answers of each task from which nothing could be read: ``grounding/unparsed%``."""
+    tasks = {name.removesuffix("/unparsed") for name in metrics if name.endswith("/unparsed")}
+    counts = {task: (metrics[f"{task}/unparsed"], metrics.get(f"{task}/n")) for task in sorted(tasks)}
+    return {f"{COST}{task}/unparsed%": 100 * part / whole for task, (part, whole) in counts.items() if whole}
 
 
 def _read_sweep(label: str, folder: Path) -> list[_Result]:

@@ -10,11 +10,13 @@ from statistics import mean, stdev
 import yaml
 
 from reports.escaping import escaped
-from reports.measured import Row
+from reports.measured import COST, Row
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 COUNTS = ("n", "unparsed", "invalid", "missing", "unknown")
 """Ends of the names of counts, which are no columns of a table."""
+WHOLE = ("trained_numbers", "new_tokens")
+"""Columns of counts."""
 COMPARED = ("setting", "base", "features", "scoring")
 """Facts that are held against those of a paper."""
 
@@ -71,7 +73,8 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
     Args:
         rows: ours.
         benchmark: whose published numbers stand below ours; None: none do.
-        columns: names of metrics without their task; None: those of the published table, or all that we have.
+        columns: names of metrics, with or without their task, and of costs; None: those of the published table, or all
+            metrics that we have.
 
     Raises:
         ValueError: no row has any of the columns.
@@ -84,7 +87,8 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
     times, notes = theirs.get("times", 1), _Footnotes()
     lines = []
     for row in rows:
-        cells = [_cell([times * value for value in row.values(name)]) for name in names]
+        scale = {name: 1 if row.is_cost(name) else times for name in names}
+        cells = [_cell([scale[name] * value for value in row.values(name)], name in WHOLE) for name in names]
         unlike = [_against(row.protocol, other) for other in theirs["rows"]]
         lines.append((f"{row.label} {notes.mark(row.protocol, list(filter(None, unlike)))}", *cells))
     for other in theirs["rows"]:
@@ -96,12 +100,15 @@ def paper_table(rows: Sequence[Row], benchmark: str | None = None, columns: Sequ
 
 
 def _all_columns(rows: Sequence[Row]) -> list[str]:
-    names = dict.fromkeys(name.rpartition("/")[2] for row in rows for one in row.metrics for name in one)
+    found = dict.fromkeys(name for row in rows for one in row.metrics for name in one if not name.startswith(COST))
+    names = dict.fromkeys(name.rpartition("/")[2] for name in found)
     return [name for name in names if name not in COUNTS]
 
 
-def _cell(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds."""
+def _cell(values: Sequence[float], count: bool = False) -> str:
+    """Mean and standard deviation over seeds; of a count that all have, that."""
+    if count and len({*values}) == 1:
+        return f"{values[0]:,.0f}"
     if len(values) < 2:
         return _number(values[0] if values else None)
     return f"{mean(values):.1f} ± {stdev(values):.1f}"

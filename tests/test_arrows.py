@@ -22,7 +22,7 @@ BELOW = {
     "callbacks": {"localizers", "models", *SHOWN},
     "lightning_modules": {"callbacks", "localizers", "models", *SHOWN},
     "preparation": {"localizers", "models", *SHOWN},
-    "evaluation": {"preparation", "lightning_modules", "callbacks", "localizers", "models", *SHOWN},
+    "evaluation": {"preparation", "sweeps", "lightning_modules", "callbacks", "localizers", "models", *SHOWN},
     "asking": {"evaluation", "preparation", "lightning_modules", "callbacks", "localizers", "models", *SHOWN},
 }
 """Room -> the rooms that its modules may import. The scripts at the top may import all of them."""

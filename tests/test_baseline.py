@@ -27,6 +27,7 @@ from localizers.sentence_matching import SentenceMatching, sentences
 from models.checkpoints import read_weights
 from preparation.features.shard_writer import ShardWriter
 from preparation.world.tiny import save_tiny_lm, tiny_lm
+from sweeps.table import last_metrics
 
 ROOT = Path(__file__).parent.parent
 EVENTS = (Event(2.0, 12.0, "a Red robot sings."), Event(15.0, 39.0, "the green dog jumps and sings"))
@@ -306,6 +307,15 @@ def test_a_batch_that_teaches_nothing_reaches_every_weight(baseline, tmp_path):
     example.labels.fill_(IGNORE)
     sum(terms(module, collate([example], 0)).values()).backward()
     assert all(not p.grad.any() for p in module.parameters() if p.requires_grad)
+
+
+def test_validation_asks_for_moments_and_has_no_loss_of_words(baseline, world, tmp_path):
+    """Nothing of the questions is learned as words, so there is no loader for their loss."""
+    validated = f"--data.val=[{{shards: {world / 'videos'}, queries: {world / 'val/grounding.jsonl'}}}]"
+    logger = f"--trainer.logger={{class_path: CSVLogger, init_args: {{save_dir: {tmp_path}, name: logs, version: ''}}}}"
+    train.main([*baseline(tmp_path / "run", max_steps=5), validated, logger])
+    logged = last_metrics(tmp_path / "logs")
+    assert "val/grounding/mIoU" in logged and "val/lm_loss" not in logged
 
 
 def test_two_processes_train_with_a_padded_epoch(baseline, world, tmp_path):

@@ -2,23 +2,21 @@
 
 import re
 import shlex
-import sys
-import types
 from importlib import import_module
 from pathlib import Path
-from random import Random
 
 import pytest
+import tutorial
+import yaml
 
 import ask
-import localizers
+import evaluate
 import prepare
 import sweep
+import train
 from command_line.parser import CommandParser
-from datamodules.clip import Clip
-from datamodules.schema import Event, Query, Turn
 from lightning_modules.training_cli import TrainingCLI
-from localizers.answer import Answer
+from models.checkpoints import read_weights
 
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -63,22 +61,14 @@ def parse(command: str) -> None:
         TrainingCLI([*arguments, "--print_config"])
 
 
-def tutorial_localizer() -> types.ModuleType:
-    """The module that docs/new-localizer.md tells its reader to write."""
-    (source,) = blocks(ROOT / "docs" / "new-localizer.md", "python")
-    module = types.ModuleType("localizers.seconds_as_text")
-    exec(compile(source, "new-localizer.md", "exec"), module.__dict__)
-    return module
-
-
 @pytest.fixture(scope="module")
-def tutorial():
-    """The tutorial's localizer, where a command line finds it. It stays there: jsonargparse remembers its class."""
-    sys.modules["localizers.seconds_as_text"] = localizers.seconds_as_text = tutorial_localizer()
+def made():
+    """The tutorial's localizer, where a command line finds it."""
+    return tutorial.module()
 
 
 @pytest.mark.parametrize("command", SHOWN)
-def test_commands_parse(command, tutorial, monkeypatch, capsys):
+def test_commands_parse(command, made, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     try:
         parse(command)
@@ -132,11 +122,23 @@ def test_the_example_of_python_runs(watcher, clip, tmp_path, monkeypatch, capsys
     assert "mIoU" in capsys.readouterr().out
 
 
-def test_the_localizer_of_the_tutorial_reads_what_it_writes():
-    localizer, clip = tutorial_localizer().SecondsAsText(), Clip(20.0, 20, 1.0)
-    turn = Turn("when?", task="grounding", events=(Event(3.2, 7.9), Event(10.0, 12.5)))
-    rendered = localizer.render(turn, clip, Random(0))
-    assert rendered.answer == "From 3.2s to 7.9s. From 10.0s to 12.5s."
-    found = localizer.decode(Query("q", "v", "grounding", "x"), Answer(rendered.answer), clip)
-    assert found.spans == ((3.2, 7.9, 1.0), (10.0, 12.5, 1.0)) and found.rule == "seconds"
-    assert localizer.decode(Query("q", "v", "grounding", "x"), Answer("No."), clip).rule is None
+def test_the_localizer_of_the_tutorial_trains_by_its_config_and_answers(made, runs, arguments, world, tmp_path):
+    """On another base: its own part learns, and a test question gets a span with a score."""
+    config = yaml.safe_load(tutorial.block("yaml"))
+    localizer = config["model"]["init_args"]["localizer"]["class_path"]
+    assert localizer == f"{made.__name__}.{made.FramePointers.__name__}"
+    train.main([*arguments(2, tmp_path / "run", f"--model.localizer={localizer}", previous=runs[1], max_steps=2)])
+    asked = [f"--shards={world / 'videos'}", f"--queries={world / 'test/grounding.jsonl'}", "--num_workers=0"]
+    evaluate.main(
+        ["benchmark", f"--checkpoint={tmp_path / 'run'}", f"--output={tmp_path / 'out'}", *asked,
+         "--generation.max_new_tokens=8"]
+    )  # fmt: skip
+    assert (tmp_path / "out" / "predictions.jsonl").is_file()
+    assert read_weights(tmp_path / "run").head
+
+
+def test_what_the_tutorial_says_of_its_size_is_so(made):
+    lines, config = len(tutorial.block("python").splitlines()), len(tutorial.block("yaml").splitlines())
+    page = tutorial.PAGE.read_text(encoding="utf-8")
+    assert f"{lines} lines of code, {config} of a config" in page.replace("\n", " ")
+    assert f"frame_pointers.py           | {lines} +" in page and f"{lines + config + 1} insertions" in page

@@ -16,6 +16,7 @@ def synthetic(
     val: NonNegativeInt = 20,
     test: NonNegativeInt = 100,
     frames: int = 32,
+    uneven: float = 0.0,
     spatial: str | None = None,
 ) -> None:
     """Write the made-up world of the quickstart: shards of features and annotation files.
@@ -29,6 +30,7 @@ def synthetic(
         val: validation videos.
         test: test videos.
         frames: frames of a video.
+        uneven: how much the gaps between frames differ, 0 to 1: standard deviation of their logarithm.
         spatial: also the videos with S-tokens, for example ``2x4``, and questions that only these answer.
     """
     from datamodules.spatial_compression import Compression
@@ -37,7 +39,7 @@ def synthetic(
 
     compression = Compression.parse(spatial) if spatial else None
     sizes = {"images": images, "train": train, "val": val, "test": test}
-    world = World(seed=seed, difficulty=difficulty, frames=frames)
+    world = World(seed=seed, difficulty=difficulty, frames=frames, uneven=uneven)
     write_world(output, world, **sizes)
     if compression:
         write_bystanders(output, world, compression)

@@ -4,13 +4,13 @@ An event is a combination of attributes (a red robot jumps in the park). Every a
 in feature space, an event's frames carry the sum of its directions, and its sentences name them in words. One attribute
 more is shown by frames and named by details (near the box), and left out by captions and queries. Background lies
 around the events; events fade in and out; other events of the same video share attributes with the one that is asked
-for; every video has a style of its own and every frame its own noise. Some combinations occur in no training video. The
-same ``World`` always makes the same bytes.
+for; every video has a style of its own and every frame its own noise. Some combinations occur in no training video.
+Frames are evenly spaced or not. The same ``World`` always makes the same bytes.
 
 Shape suffixes: T frames, D feature width, S events of a video, F attribute families, V values of a family.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class World:
         frames: T, frames of a video.
         width: D, feature width.
         held_out: share of the attribute combinations that training never shows.
+        uneven: standard deviation of the logarithm of the gaps between frames; 0: all gaps are alike.
 
     Raises:
         ValueError: a value is out of its range.
@@ -58,12 +59,15 @@ class World:
     frames: int = 32
     width: int = 64
     held_out: float = 0.2
+    uneven: float = field(default=0.0, repr=False)  # said in ``sampling``
 
     def __post_init__(self):
         if not 0 <= self.difficulty <= 1:
             raise ValueError(f"difficulty must be between 0 and 1, got {self.difficulty}")
         if not 0 <= self.held_out < 0.9:
             raise ValueError(f"held_out must be at least 0 and less than 0.9, got {self.held_out}")
+        if not 0 <= self.uneven <= 1:
+            raise ValueError(f"uneven must be between 0 and 1, got {self.uneven}")
         if self.frames < 16 or self.width < 8:
             raise ValueError(f"a world needs frames >= 16 and width >= 8, got {self.frames} and {self.width}")
 
@@ -76,6 +80,11 @@ class World:
     def values(self) -> int:
         """V, how many values a family has: six to ten."""
         return 6 + round(4 * self.difficulty)
+
+    @property
+    def sampling(self) -> str:
+        """How frames were chosen, for the header of shards."""
+        return f"uneven {self.frames}, spread {self.uneven}" if self.uneven else f"uniform {self.frames}"
 
     @property
     def noise(self) -> float:
@@ -143,11 +152,11 @@ class World:
     def video(self, index: int, split: str = "train") -> tuple[Video, list[Event]]:
         """Video ``index`` of a split (``train``, ``val``, ``test``) and its events in order of time."""
         scene, rng = self.scene(index, split), self._rng("video", split, index)
-        times = (np.arange(self.frames) + 0.5) / self.frames
+        times = self._times(split, index)
         features = np.tile(self.backgrounds[rng.integers(len(self.backgrounds))], (self.frames, 1))
         events = []
         for combination, unnamed, span in zip(scene.combinations, scene.unnamed, scene.spans, strict=True):
-            inside = np.minimum(times - span[0], span[1] - times) * self.frames  # in frames; an edge fades over one
+            inside = np.minimum(times - span[0], span[1] - times) * self.frames  # in mean gaps; an edge fades over one
             weight = np.clip(inside + 0.5, 0, 1)[:, None]
             features = (1 - weight) * features + weight * self._look(combination, unnamed)
             text = caption(rng, combination)
@@ -195,6 +204,13 @@ class World:
     def _rng(self, *key) -> np.random.Generator:
         return generator(self.seed, *key)
 
+    def _times(self, split: str, index: int) -> np.ndarray:
+        """(T,) fractions of the duration at which frames stand, each in the middle of its share of the video."""
+        if not self.uneven:
+            return (np.arange(self.frames) + 0.5) / self.frames
+        shares = np.exp(self.uneven * self._rng("times", split, index).standard_normal(self.frames))
+        return (np.cumsum(shares) - shares / 2) / shares.sum()
+
     def _look(self, combination: tuple[int, ...], unnamed: int) -> np.ndarray:
         shown = self.directions[np.arange(self.families + 1), [*combination, unnamed]]
         return shown.sum(0) / np.sqrt(len(shown))
@@ -221,7 +237,7 @@ def write_world(folder: Path, world: World, images: int, train: int, val: int, t
         test: videos for the final numbers.
     """
     folder = Path(folder)
-    header = FeatureHeader(f"{world}", "sum of attribute directions", "none", f"uniform {world.frames}", world.width)
+    header = FeatureHeader(f"{world}", "sum of attribute directions", "none", world.sampling, world.width)
     with ShardWriter(folder / "videos", header) as writer:
         for split, size in (("train", train), ("val", val), ("test", test)):
             for index in range(size):

@@ -12,6 +12,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import tutorial
 
 from datamodules.clip import Clip
 from datamodules.options import chosen
@@ -115,6 +116,14 @@ def evidence(rendered: Rendered) -> tuple[Answer, torch.nn.Module]:
     return answer, Pairs()
 
 
+def pointers(rendered: Rendered) -> tuple[Answer, Fixed]:
+    count = rendered.answer.count("<moment>")
+    scores = torch.full((count, 2, CLIP.frames), -100.0)
+    ends = torch.tensor(rendered.moments[len(rendered.moments) - count :]).reshape(count, 2, 1).long()
+    states = {"after_norm": scores.scatter(2, ends, 100.0)}
+    return Answer(rendered.answer, ("<moment>",) * count, {"after_norm": torch.zeros(CLIP.frames, 1)}, states), Fixed()
+
+
 class Pairs(torch.nn.Module):
     """Its scores are the states."""
 
@@ -139,6 +148,7 @@ WAYS = {
     "evidence_tokens": (EvidenceTokens, evidence),
     "time_distribution": (TimeDistribution, distribution),
     "text_seconds": (TextSeconds, text),
+    "tutorial": (tutorial.module().FramePointers, pointers),
     "text_seconds_json": (partial(TextSeconds, answers="json"), text),
     "unitime": (partial(TextSeconds, group=1, lead="", snap=True,
                         wording="from {start} seconds to {end} seconds"), text),

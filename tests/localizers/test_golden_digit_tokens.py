@@ -16,6 +16,7 @@ from datamodules.schema import Event, Query, Turn
 from localizers import DigitTokens
 from localizers.answer import Answer
 from localizers.digit_tokens import digit_loss
+from models.time_table import filled, second
 
 pytestmark = pytest.mark.golden
 LATER = 1000.0
@@ -89,6 +90,21 @@ def test_time_tokens_and_digit_loss(official, tensors):
     (term,) = DigitTokens(digit_weight=0.1).word_loss(logits, labels, names).values()
     assert term.item() == pytest.approx(0.1 * digit_loss(logits, labels, torch.tensor(digits)).item())
     assert DigitTokens().word_loss(logits, labels, names) == {}
+
+
+def test_time_tokens_and_digit_table_of_times(official, tensors):
+    for case in official["frame_time_index"]:
+        assert second(torch.tensor([float(case["text"])])).item() == case["index"]
+    table, untrained = tensors["vtg.time_table"], official["time_table"]["untrained_rows"]
+    assert (table.abs().sum(-1) == 0).nonzero().flatten().tolist() == untrained
+    torch.testing.assert_close(filled(table, legacy=True), tensors["vtg.time_table_filled"], rtol=1e-5, atol=1e-6)
+    sound = filled(table)
+    for row in untrained:  # between the neighbours that learned, and nearer to the nearer one
+        before, behind = (max([r for r in range(row) if r not in untrained], default=None),
+                          min([r for r in range(row, len(table)) if r not in untrained], default=None))  # fmt: skip
+        if before is not None and behind is not None:
+            share = (row - before) / (behind - before)
+            torch.testing.assert_close(sound[row], table[before] * (1 - share) + table[behind] * share)
 
 
 def test_times_that_four_digits_do_not_hold(official):

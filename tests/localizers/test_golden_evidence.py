@@ -13,12 +13,18 @@ from datamodules.clip import Clip
 from localizers import EvidenceTokens
 from localizers.evidence_tokens import EVI
 from models.evidence_head import best_run
+from models.factorised_preferences import pointing_log_likelihood, preference_loss, words_log_likelihood
 from models.feedback import Feedback, Writing
 
 pytestmark = pytest.mark.golden
 IMAGE = -200
 """Id that stands for a video."""
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def same_gradient(own: torch.Tensor, theirs: torch.Tensor) -> None:
+    """To 1e-5 of the largest entry, and to the rounding of terms that cancel."""
+    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item() + 1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +105,9 @@ def test_evidence_losses_and_every_gradient(official):
         assert sum(terms.values()).item() == pytest.approx(case["loss"], rel=1e-5), name
         assert terms["evidence"].item() == pytest.approx(10 * sum(case["bce"]) / len(case["bce"]), rel=1e-5)
         sum(terms.values()).backward()
-        theirs = official.tensors[f"{name}.second_last.grad"]
-        bound = 1e-5 * max(theirs.abs().max().item(), 1.0)
-        torch.testing.assert_close(states.grad, theirs[:, :length], rtol=1e-4, atol=bound)
+        same_gradient(states.grad, official.tensors[f"{name}.second_last.grad"][:, :length])
         for key, parameter in official.head.named_parameters():
-            theirs = official.tensors[f"{name}.grad.{key}"]
-            torch.testing.assert_close(parameter.grad, theirs, rtol=1e-4, atol=1e-5 * max(theirs.abs().max().item(), 1))
+            same_gradient(parameter.grad, official.tensors[f"{name}.grad.{key}"])
 
 
 def test_evidence_scores_labels_and_inputs(official):
@@ -168,3 +171,42 @@ def test_evidence_generation(official):
                 torch.testing.assert_close(read, official.tensors[f"{name}.input_embeds.{step}"], **CLOSE)
         said = torch.cat(writing.moments)
         assert said[~said[:, 0].isnan()].tolist() == case["span_of_token"]
+
+
+def test_evidence_preferences(official):
+    """Log-likelihoods of chosen and rejected answers, the loss of each pair, and its gradients."""
+    fpo, width = official.cases["fpo"], official.settings["hidden"]
+    localizer = EvidenceTokens(alpha=fpo["alpha"])
+
+    def likely(answer: dict, offset: int, tensors: dict, mean: bool = False) -> torch.Tensor:
+        total = torch.zeros(())
+        if pointed := answer.get("grounding"):
+            places = torch.tensor(pointed["input_index"]) + offset
+            logits = tensors["evidence_vectors"][places] @ tensors["frame_vectors"].T / width**0.5
+            right = localizer.soft_labels(torch.tensor(pointed["tgt"]), len(tensors["frame_vectors"]))
+            total = total + pointing_log_likelihood(logits, right)
+        if said := answer.get("text"):
+            logits = tensors["logits"][torch.tensor(said["input_index"]) + offset]
+            total = total + words_log_likelihood(logits, torch.tensor(said["logit_token_id"]), mean)
+        return total
+
+    for case in fpo["cases"]:
+        tensors = {name: official.tensors[f"fpo.{name}"].clone().requires_grad_()
+                   for name in ("evidence_vectors", "frame_vectors", "logits")}  # fmt: skip
+        chosen, rejected = (
+            likely(case["event"][name], case["relative_offset"], tensors) for name in ("chosen", "reject")
+        )
+        assert chosen.item() == pytest.approx(case["chosen_logp"], rel=1e-5), case["id"]
+        assert rejected.item() == pytest.approx(case["reject_logp"], rel=1e-5), case["id"]
+        averaged = likely(case["event"]["chosen"], case["relative_offset"], tensors, mean=True)
+        assert averaged.item() == pytest.approx(case["chosen_logp_text_averaged"], rel=1e-5), case["id"]
+        loss = preference_loss(chosen, rejected, fpo["beta"])
+        assert loss.item() == pytest.approx(case["loss"], rel=1e-5), case["id"]
+        loss.backward()
+        for name, tensor in tensors.items():
+            expected = official.tensors.get(f"fpo.{case['id'].replace(' ', '_')}.{name}.grad")
+            if expected is not None:
+                same_gradient(tensor.grad, expected)
+    for pair in fpo["pair_loss"]:
+        loss = preference_loss(torch.tensor(pair["chosen"]), torch.tensor(pair["reject"]), fpo["beta"])
+        assert loss.item() == pytest.approx(pair["loss"], rel=1e-5)

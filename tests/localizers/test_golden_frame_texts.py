@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -12,12 +13,12 @@ from datamodules.schema import Event, Query, Turn
 from datamodules.turns import TurnWriter
 from localizers import TextSeconds
 from localizers.answer import Answer
-from localizers.text_seconds import snapped
+from localizers.text_seconds import segment, snapped
 
 pytestmark = pytest.mark.golden
 UNITIME = {"frame_wording": "timestamp: {:.1f} seconds; feature: ", "lead": "", "snap": True,
            "wording": "from {start} seconds to {end} seconds", "around_group": False}  # fmt: skip
-MOLMO2 = {"per-frame-compact": "{:.1f} ", "per-frame": "time {:.2f} "}
+MOLMO2 = {"per-frame-compact": "{:.1f} ", "per-frame": "time {:.2f} ", "numbered-frames": "{number}: ", "none": ""}
 """Its ways of writing a time -> ours."""
 
 
@@ -81,11 +82,12 @@ def test_frame_texts_of_unitime(official):
             continue
         assert texts == out["before_frames"], case["id"]
         if case["mode"] != "mr":
-            continue  # all times from start to end, of which no end is read
+            localizer = replace(localizer, answers="segments")
         for windows, answer in zip(case["windows"], out["answers"], strict=True):
             said = localizer.listing([localizer.span(*window, clip(times_s)) for window in windows])
             assert said == answer, case["id"]
     for case in official["unitime"]["snapping"]:
+        assert [segment(time_s, case["times"]) for time_s in case["window"]] == case["segments"]
         assert list(snapped(*case["window"], case["times"])) == case["fine"][1:3]
     for case in official["unitime"]["reading"]:
         if re.search(r"\bto\b", case["text"]) or case["text"] == "none":
@@ -97,14 +99,28 @@ def test_frame_texts_of_unitime(official):
 
 def test_frame_texts_of_molmo2(official):
     for case in official["molmo2"]:
-        if case["time_mode"] not in MOLMO2 or case["subtitle_mode"] != "ignore":
-            continue  # numbers in place of times, nothing at all, subtitles
-        expected = case["out"]["before_frames"]
+        if case["time_mode"] not in MOLMO2:
+            assert "raises" in case["out"]
+            continue
+        expected = case["out"]["before_frames"]  # also of videos with subtitles, which stand elsewhere
+        if not MOLMO2[case["time_mode"]]:
+            assert TextSeconds(frame_wording="").frame_texts(clip(case["seconds"])) is None and not any(expected)
+            continue
         lead = " " if expected[0].startswith(" ") else ""
         localizer = TextSeconds(frame_wording=lead + MOLMO2[case["time_mode"]], group=1, around_group=False)
         if not lead:  # from the second on
             localizer = TextSeconds(frame_wording=MOLMO2[case["time_mode"]], group=1, around_group=False, between=" ")
         assert list(localizer.frame_texts(clip(case["seconds"])).before) == expected
+
+
+def test_segments_are_listed_and_read_up_to_the_next_one():
+    axis = clip(np.arange(0.0, 80.0, 8.0))
+    localizer = TextSeconds(answers="segments", group=1, around_group=False)
+    turn = Turn("?", task="grounding", events=(Event(9.0, 17.0), Event(40.3, 41.0)))
+    answer = localizer.render(turn, axis, Random(0)).answer
+    assert answer == "8.0 seconds, 16.0 seconds, 40.0 seconds."
+    found = localizer.decode(Query("q", "v", "grounding", "x"), Answer(answer), axis)
+    assert [span[:2] for span in found.spans] == [(8.0, 24.0), (40.0, 48.0)]
 
 
 def test_sets_of_spans_are_lists_that_are_read_back():

@@ -21,6 +21,11 @@ pytestmark = pytest.mark.golden
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
+def same_gradient(own: torch.Tensor, theirs: torch.Tensor) -> None:
+    """To 1e-5 of the largest entry, and to the rounding of terms that cancel."""
+    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item() + 1e-7)
+
+
 @pytest.fixture(scope="module")
 def official(golden):
     set_ = json.loads((golden / "paradigms/time_distribution.json").read_text())
@@ -51,10 +56,9 @@ def test_time_distribution_losses_and_every_gradient(official):
         assert terms["focal"].item() == pytest.approx(case["loss_dfl"], rel=1e-5, abs=1e-6), name
         assert terms["iou"].item() == pytest.approx(case["loss_diou"], rel=1e-5, abs=1e-6), name
         sum(terms.values()).backward()
-        torch.testing.assert_close(hidden.grad, official.tensors[f"{name}.hidden.grad"], rtol=1e-4, atol=1e-5)
+        same_gradient(hidden.grad, official.tensors[f"{name}.hidden.grad"])
         for key, parameter in head.time_gen.named_parameters():
-            theirs = official.tensors[f"{name}.grad.time_gen.{key}"]
-            torch.testing.assert_close(parameter.grad, theirs, rtol=1e-4, atol=1e-5)
+            same_gradient(parameter.grad, official.tensors[f"{name}.grad.time_gen.{key}"])
 
 
 def test_time_distribution_spans(official):
@@ -64,7 +68,7 @@ def test_time_distribution_spans(official):
         logits = head(states)
         torch.testing.assert_close(logits.flatten(0, 1), official.tensors[f"{name}.logits"], **CLOSE)
         seconds = expected(logits) / localizer.bins * case["duration"]
-        torch.testing.assert_close(seconds, official.tensors[f"{name}.seconds"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(seconds, official.tensors[f"{name}.seconds"], **CLOSE)
         answer = Answer(SPAN * len(states), (SPAN,) * len(states), predicting={"after_norm": states})
         found = localizer.decode(Query("q", "v", "grounding", "x"), answer, Clip(case["duration"], 4, 1.0), head)
         for span, theirs in zip(found.spans, case["generated_seconds"], strict=True):
@@ -80,7 +84,7 @@ def test_time_distribution_is_read_back(official):
         read = feedback(head, inputs, batch.moments, torch.zeros(1, 1, inputs.shape[-1]))
         torch.testing.assert_close(read, official.tensors[f"{name}.input_embeds_out"], **CLOSE)
         rough = official.tensors[f"{name}.input_embeds_out.bf16"].float()
-        torch.testing.assert_close(read, rough, rtol=2e-2, atol=2e-2)
+        torch.testing.assert_close(read, rough, rtol=1e-2, atol=1e-2)
         states = official.tensors[f"{name}.hidden"][0, (batch.ids[0] == case["time_token"]).nonzero()[:, 0] - 1]
         said = localizer.just_written(head, {"after_norm": states}, {}, None)
         torch.testing.assert_close(said * localizer.bins, official.tensors[f"{name}.generated_bins"], **CLOSE)

@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import tutorial
 import yaml
 from jsonargparse import ArgumentParser
 from transformers import LogitsProcessorList
@@ -69,6 +70,7 @@ WAYS = {
     "time_distribution": TimeDistribution(bins=8),
     "text_seconds": TextSeconds(),
     "text_seconds_json": TextSeconds(group=1, answers="json", bidirectional=True),
+    "tutorial": tutorial.module().FramePointers(),
 }
 """Each with settings that fit a tiny vocabulary."""
 ways = pytest.mark.parametrize("localizer", WAYS.values(), ids=WAYS)
@@ -283,10 +285,10 @@ def test_the_points_of_the_comparison_are_all_nine_ways_with_the_same_base():
     sweep = yaml.safe_load((ROOT / "configs/sweeps/paradigms.yaml").read_text())
     parser, kinds = ArgumentParser(), []
     parser.add_subclass_arguments(Localizer, "localizer")
-    for value in sweep["parameters"]["config"]["values"]:
-        init_args = json.loads(value)["model"]["init_args"]
-        assert init_args.keys() == {"localizer"}
-        kinds.append(type(parser.instantiate_classes(parser.parse_object(init_args)).localizer))
+    for value in sweep["parameters"]["model.init_args.localizer"]["values"]:
+        localizer = parser.instantiate_classes(parser.parse_object({"localizer": json.loads(value)})).localizer
+        assert localizer.bidirectional, "frames attend to one another in all of them, or in none"
+        kinds.append(type(localizer))
     assert len(set(kinds)) == len(kinds) == 9
     assert "/val/" in sweep["parameters"]["data.val"]["value"]
 
@@ -304,3 +306,33 @@ def test_every_config_begins_with_a_command_that_parses(path, monkeypatch, capsy
         TrainingCLI([*shlex.split(command), "--print_config"])
     assert left.value.code in (0, None)
     assert "localizers." in capsys.readouterr().out
+
+
+def commands_of(path: Path) -> list[list[str]]:
+    """The training commands that a config's head shows."""
+    heads = [line for line in path.read_text().splitlines() if line.startswith("#") and "python train.py " in line]
+    return [shlex.split(line.partition("python train.py ")[2]) for line in heads]
+
+
+@pytest.mark.parametrize("path", CONFIGS[: -len(FOLDERS)], ids=lambda path: path.stem)
+def test_the_stage_before_can_be_made(path, monkeypatch):
+    """By a command in the head of a config that it is made of, or with a config whose output it is."""
+    monkeypatch.chdir(ROOT)
+
+    def setting(words: list[str], name: str) -> object:
+        layers = [yaml.safe_load(Path(words[k + 1]).read_text()) for k, word in enumerate(words) if word == "--config"]
+        given = [words[k + 1] for k, word in enumerate(words) if word == f"--{name}"]
+        found = [layer.get(name) or layer.get("model", {}).get("init_args", {}).get(name) for layer in layers]
+        return ([*filter(None, found), *given] or [None])[-1]
+
+    first, *_ = commands_of(path)
+    layers = [Path(first[k + 1]) for k, word in enumerate(first) if word == "--config"]
+    others = [words for layer in layers for words in commands_of(layer)[1:]]
+    assert setting(first, "previous") in {setting(words, "output") for words in others}
+    for words in others:
+        with pytest.raises(SystemExit) as left:
+            TrainingCLI([*words, "--print_config"])
+        assert left.value.code in (0, None)
+        if setting(words, "output") == setting(first, "previous"):
+            llm = [words[k + 1] for k, word in enumerate(words) if word == "--model.init_args.llm"]
+            assert setting(first, "llm") == (llm or [setting(words, "llm")])[0], "the same base"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from datamodules.clip import Clip
 from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from preparation.features.verification import verify
@@ -143,7 +144,23 @@ def test_the_written_world_is_valid(tmp_path):
     assert tasks == {"events", "dialogue"}
 
 
-@pytest.mark.parametrize("bad", [{"difficulty": 1.5}, {"difficulty": -0.1}, {"held_out": 1.0}, {"frames": 4}])
+def test_uneven_frames_show_the_same_events_at_other_times():
+    even, uneven = World(seed=2), World(seed=2, uneven=0.5)
+    (before, events), (video, same) = even.video(3, "test"), uneven.video(3, "test")
+    assert events == same and repr(even) == repr(uneven), "what was written before has the same header"
+    assert (even.sampling, uneven.sampling) == ("uniform 32", "uneven 32, spread 0.5")
+    gaps_s = np.diff(video.frame_times_s)
+    assert gaps_s.min() > 0 and gaps_s.max() > 3 * gaps_s.min() and video.frame_times_s[-1] < video.duration_s
+    assert Clip.of(before, before.duration_s).even and not Clip.of(video, video.duration_s).even
+    start_s, end_s = events[0].span
+    background = video.features[video.frame_times_s < start_s - 2 * before.duration_s / 32].mean(0)
+    inside = video.features[(start_s < video.frame_times_s) & (video.frame_times_s < end_s)].mean(0)
+    assert np.abs(inside - background).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    "bad", [{"difficulty": 1.5}, {"difficulty": -0.1}, {"held_out": 1.0}, {"frames": 4}, {"uneven": -1}, {"uneven": 2}]
+)
 def test_impossible_worlds_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         World(**bad)

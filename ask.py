@@ -18,6 +18,7 @@ from jsonargparse import Namespace
 
 from command_line.errors import failed
 from command_line.parser import CommandParser
+from command_line.paths import check_run
 from command_line.tables import console
 
 
@@ -25,7 +26,7 @@ def parser() -> CommandParser:
     """The command line."""
     from asking.features import CACHE
     from asking.windows import Windows
-    from lightning_modules.answering import GenerationChange
+    from models.generation import GenerationChange
 
     made = CommandParser(prog="ask.py", description=__doc__.splitlines()[0])
     add = made.add_argument
@@ -96,6 +97,7 @@ def run(settings: Namespace) -> int:
         html=Path(settings.html) if settings.html else None,
         **{name: settings[name] for name in same},
     )
+    check_run(asked.checkpoint)
     if settings.serve:
         from asking.app import check_port, serve
 

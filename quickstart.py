@@ -12,13 +12,13 @@ from pathlib import Path
 from rich.table import Table
 
 import train
-from callbacks.curves import draw_curves
 from command_line.tables import PlainConsole
 from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries, write_queries
 from evaluation.benchmark import benchmark
 from lightning_modules.answering import Generation
 from preparation.world.synthetic import World, write_world
+from reports.curves import draw_curves
 
 CONFIGS = Path("configs/quickstart")
 RUNS = {

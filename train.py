@@ -3,14 +3,19 @@
 import sys
 from pathlib import Path
 
+from command_line.errors import failed
 from command_line.signals import leave_at_once
+from command_line.training_files import check_files
 
 if __name__ == "__main__":
     leave_at_once()  # also in the seconds that the imports take
+    try:
+        check_files(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(failed("train.py", error))
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from command_line.errors import failed
 from command_line.launcher import end_process, leave_group, lost_another, started_by_lightning
 from command_line.quiet import only_what_matters
 from command_line.tables import print_written, say

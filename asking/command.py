@@ -14,7 +14,7 @@ from command_line import tables
 from command_line.progress import Bar
 from command_line.tables import console, print_written, shown
 from datamodules.schema import Query
-from lightning_modules.answering import GenerationChange
+from models.generation import GenerationChange
 from reports.clips import clip_name, cut
 from reports.exports import SUBTITLES, answer_lines, moments_csv, subtitles, write_whole
 from reports.page import Shown, write_page

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.reporting import only_reported
+from reports.curves import draw_curves
 
 
 class LossCurves(Callback):
@@ -36,16 +33,3 @@ class LossCurves(Callback):
         if trainer.is_global_zero and self.losses:
             with only_reported("curves.png"):
                 draw_curves(Path(trainer.default_root_dir) / "curves.png", self.losses)
-
-
-def draw_curves(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
-    """Draw named curves of (step, value) pairs into a PNG."""
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
-    axes.set(xlabel="optimiser step", ylabel="loss", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -41,8 +41,11 @@ def _follow(parent: int) -> None:
 def leave_it_to_the_parent(worker: int) -> None:
     """Let a data worker go on where its whole group is told to stop: who reads from it says when it ends.
 
+    Told by SIGTERM it ends itself after ``GRACE_S`` seconds, lest a parent that ends it so waits for ever.
+
     Args:
         worker: its number.
     """
-    for signum in SIGNALS:
+    for signum in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))

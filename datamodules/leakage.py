@@ -1,10 +1,10 @@
 """Videos that are in training data and in evaluation data, under whatever name."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from datamodules.schema import Query
 
@@ -39,6 +39,19 @@ def shared_videos(training: Iterable[str], evaluation: Iterable[str]) -> dict[st
     return {video: (sorted(sides[0][video]), sorted(sides[1][video])) for video in both}
 
 
+class About(NamedTuple):
+    """What a query is about, as far as it matters here."""
+
+    video: str
+    task: str
+    source: str
+
+
+def about(queries: Iterable[Query]) -> Iterable[About | Query]:
+    """The queries, or of those that are read when they are asked for (``pairs.Queries``) what is known without that."""
+    return queries.about() if hasattr(queries, "about") else queries
+
+
 @dataclass(frozen=True)
 class Overlap:
     """What training and evaluation data have in common."""
@@ -67,15 +80,22 @@ def overlap(training: Iterable[Query], evaluation: Iterable[Query]) -> Overlap:
     was trained on for another task, or any video is shared; else ``zero-shot``. A query without ``source`` counts by
     its video alone.
     """
-    training, evaluation = list(training), list(evaluation)
-    videos = shared_videos({query.video for query in training}, {query.video for query in evaluation})
-    seen, asked = ({(query.source, task) for query in side if query.source for task in _taught(query.task)}
-                   for side in (training, evaluation))  # fmt: skip
+    (trained, seen), (asked_of, asked) = _facts(training), _facts(evaluation)
+    videos = shared_videos(trained, asked_of)
     sources = {source for source, _ in seen} & {source for source, _ in asked}
     setting: Setting = "fine-tuned" if seen & asked else "in-domain" if sources or videos else "zero-shot"
-    leaked = sum(source_video(query.video) in videos for query in evaluation)
-    known = {source_video(query.video) for query in evaluation}
+    leaked = sum(count for video, count in asked_of.items() if source_video(video) in videos)
+    known = set(map(source_video, asked_of))
     return Overlap(videos, len(known), leaked, tuple(sorted(sources)), setting)
+
+
+def _facts(queries: Iterable[Query]) -> tuple[Counter[str], set[tuple[str, str]]]:
+    """Queries of each video, and each dataset with the tasks that it trains; the queries are gone through once."""
+    videos, taught = Counter(), set()
+    for query in about(queries):
+        videos[query.video] += 1
+        taught.add((query.source, query.task))
+    return videos, {(source, task) for source, of in taught if source for task in _taught(of)}
 
 
 def _taught(task: str) -> tuple[str, ...]:

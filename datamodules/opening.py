@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.changed_frames import ChangedFrames
-from datamodules.query_files import read_queries
+from datamodules.line_index import open_lines
+from datamodules.pairs import Lines, Pairs
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
-from datamodules.sources import Pair, Source
+from datamodules.sources import Source
 from datamodules.video_reader import OnlineEncoding, VideoReader
 
 Reads = Callable[[FeatureHeader, str], FeatureHeader]
@@ -24,7 +27,7 @@ def open_sources(
     unique: bool = False,
     encoding: OnlineEncoding | None = None,
     verify_checksums: bool = False,
-) -> tuple[list[list[Pair]], Counter]:
+) -> tuple[list[Pairs], Counter]:
     """Pair every query with what gives its video.
 
     Args:
@@ -43,9 +46,8 @@ def open_sources(
             made differently, an id used twice, a weight where all are asked once, video files without an encoder, or
             no query at all.
     """
-    pairs, skipped = [[] for _ in sources], Counter()
-    first, files = None, {}
-    for source, found in zip(sources, pairs, strict=True):
+    pairs, skipped, first = [], Counter(), None
+    for source in sources:
         if unique and source.weight != 1:
             raise ValueError(f"{source.queries}: only sources of data.train have a weight; here all is asked once")
         reader = _open(source, encoding)
@@ -55,27 +57,27 @@ def open_sources(
         first = first or (header, source.place)
         first[0].check_same(header, first[1], source.place)
         lines = Skips(on_error) if on_error == "skip" and not unique else None  # what is scored must be readable
-        for query in read_queries(source.queries, lines):
-            if unique and query.id in files:
+        index = open_lines(source.queries, lines)
+        skipped += lines.counts if lines else Counter()
+        pairs.append(Pairs([_usable(Lines(reader, index, range(len(index))), on_error, skipped)]))
+    if unique and len(sources) > 1:
+        _check_ids(sources, pairs)
+    if not any(pairs):
+        reasons = "".join(f"; {reason}: {count}" for reason, count in skipped.items())
+        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}{reasons}")
+    return pairs, skipped
+
+
+def _check_ids(sources: Sequence[Source], pairs: Sequence[Pairs]) -> None:
+    files = {}
+    for source, found in zip(sources, pairs, strict=True):
+        for _, query in found:
+            if query.id in files:
                 raise ValueError(
                     f"{source.queries}: id {query.id!r} is used in {files[query.id]} already; give it another, "
                     "because answers are told apart by their ids"
                 )
             files[query.id] = source.queries
-            if not (fault := _fault(query, reader)):
-                found.append((reader, query))
-            elif on_error == "skip":
-                skipped[fault[0]] += 1
-            else:
-                raise ValueError(
-                    f"{source.queries}: query {query.id!r} {fault[1]}, or set on_error: skip to leave such queries "
-                    "out, counted"
-                )
-        skipped += lines.counts if lines else Counter()
-    if not any(pairs):
-        reasons = "".join(f"; {reason}: {count}" for reason, count in skipped.items())
-        raise ValueError(f"no query to read in {[str(source.queries) for source in sources]}{reasons}")
-    return pairs, skipped
 
 
 def _open(source: Source, encoding: OnlineEncoding | None) -> VideoReader:
@@ -90,22 +92,65 @@ def _open(source: Source, encoding: OnlineEncoding | None) -> VideoReader:
     return encoding.open(Path(source.videos))
 
 
-def _fault(query: Query, reader: VideoReader) -> tuple[str, str] | None:
-    """Why a query and the features do not belong together: in words that many share, and in full.
+def _usable(lines: Lines, on_error: OnError, skipped: Counter) -> Lines:
+    """The queries that fit the features; the others are counted.
 
     The length of a video file is only known when it is read, and held against the query then.
+
+    Raises:
+        ValueError: one does not, under the policy ``fail``.
     """
+    faults = _faults(lines)
+    if not faults.any():
+        return lines
+    if on_error == "fail":
+        query = lines.index.query(int(faults.argmax()))
+        raise ValueError(
+            f"{lines.index.path}: query {query.id!r} {_said(query, lines.reader)}, or set on_error: skip to leave such "
+            "queries out, counted"
+        )
+    for number, reason in enumerate(FAULTS[1:], 1):
+        if count := int((faults == number).sum()):
+            skipped[reason] += count
+    return lines.where(faults == 0)
+
+
+FAULTS = ("", "video not in shards", "damaged", "annotation and features differ in duration")
+"""Why a query and the features do not belong together, in words that many share."""
+
+
+def _faults(lines: Lines) -> np.ndarray:
+    """(N,) places in ``FAULTS``. Each video is looked for once, however many queries are about it."""
+    reader, rows = lines.reader, lines.rows
+    videos, of_row = np.unique(rows["video"], return_inverse=True)
+    timed = ~np.isnan(rows["duration_s"]) & isinstance(reader, ShardReader)
+    asked = np.zeros(len(videos), bool)
+    asked[of_row[timed]] = True
+    faults, stored_s = np.zeros(len(videos), np.uint8), np.zeros(len(videos))
+    for number, video in enumerate(videos.tolist()):
+        name = lines.index.videos[video]
+        if name not in reader:
+            faults[number] = 1
+        elif asked[number]:
+            try:
+                stored_s[number] = reader.duration_s(name)
+            except ValueError:
+                faults[number] = 2
+    found = np.where((faults[of_row] == 1) | timed, faults[of_row], 0)
+    found[timed & (found == 0) & Query.differs(rows["duration_s"], stored_s[of_row])] = 3
+    return found
+
+
+def _said(query: Query, reader: VideoReader) -> str:
+    """Why a query and the features do not belong together, in full."""
     if query.video not in reader:
-        remedy = reader.remedy(query.video)
-        return "video not in shards", f"is about video {query.video!r}, which is not in {reader.folder}; {remedy}"
-    if query.duration_s is None or not isinstance(reader, ShardReader):
-        return None
+        return f"is about video {query.video!r}, which is not in {reader.folder}; {reader.remedy(query.video)}"
     try:
         stored_s = reader.duration_s(query.video)
     except ValueError as error:
-        return "damaged", f"is about a video that cannot be read: {error}"
+        return f"is about a video that cannot be read: {error}"
     try:
         query.check_length(stored_s)
     except ValueError as error:
-        return "annotation and features differ in duration", f"is not about what {reader.folder} holds: {error}"
-    return None
+        return f"is not about what {reader.folder} holds: {error}"
+    raise AssertionError(f"{query.id!r} fits {reader.folder}")

@@ -83,3 +83,8 @@ def _span(values: list[float]) -> tuple[float, float, float]:
         raise ValueError(f"spans must be [start, end] or [start, end, score], got {values}")
     start, end, score = (*values, 1.0)[:3]
     return float(start), float(end), float(score)
+
+
+def said(prediction: Prediction | None) -> list[str]:
+    """The answers to the questions of a dialogue, in order."""
+    return [] if prediction is None else list(prediction.answers or [prediction.answer])

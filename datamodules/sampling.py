@@ -1,8 +1,10 @@
 """Which sample comes when: a pure function of seed and epoch, shared out over ranks, resumable at any batch."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import torch
@@ -146,28 +148,30 @@ class EpochBatches:
         return -(-sum(part.draws for part in self.parts) // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        draws = self._draws()
+        order, sequences = self._order()
         step, (epoch, used) = self.batch_size * self.world_size, self.begin()
-        for start in range(self.done() * step, len(draws), step):
-            taken = draws[max(start, used if epoch == self.epoch else 0) : start + step]
+        for start in range(self.done() * step, len(order), step):
+            now = slice(max(start, used if epoch == self.epoch else 0), start + step)
+            both = zip(order[now], sequences[now], strict=True)
+            taken = [Draw(index, self.epoch, sequence=sequence) for index, sequence in both]
             share = -(-len(taken) // self.world_size)
             missing = share * self.world_size - len(taken)
-            last = draws[-1].sequence
+            last = sequences[-1]
             taken += [
-                Draw(draws[i % len(draws)].index, self.epoch, padding=True, sequence=last + i + 1)
-                for i in range(missing)
+                Draw(order[i % len(order)], self.epoch, padding=True, sequence=last + i + 1) for i in range(missing)
             ]
             yield taken[self.rank * share : (self.rank + 1) * share]
 
-    def _draws(self) -> list[Draw]:
-        """The epoch's samples in their order."""
+    def _order(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The epoch's samples in their order, and the sequence of each."""
         samples, shards = epoch_samples(self.parts, self.seed, self.epoch), self.shard_of_sample
         if self.together == 1:
-            order = epoch_order(shards, self.seed, self.epoch, samples=samples)
-            return [Draw(index, self.epoch, sequence=place) for place, index in enumerate(order)]
+            order = array("q", epoch_order(shards, self.seed, self.epoch, samples=samples))
+            return order, range(len(order))
         groups = share_videos(samples, self.video_of_sample, self.together)
-        order = epoch_order([shards[group[0]] for group in groups], self.seed, self.epoch)
-        return [Draw(index, self.epoch, sequence=place) for place, group in enumerate(order) for index in groups[group]]
+        places = epoch_order([shards[group[0]] for group in groups], self.seed, self.epoch)
+        sequences = (place for place, group in enumerate(places) for _ in groups[group])
+        return array("q", chain.from_iterable(groups[group] for group in places)), array("q", sequences)
 
 
 class ResumableLoader(DataLoader):

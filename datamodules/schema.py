@@ -177,10 +177,15 @@ class Query:
         """Raise ValueError if features of ``stored_s`` seconds are of another cut of the video, or not in seconds."""
         if self.duration_s is None:
             return
-        if abs(self.duration_s - stored_s) > max(self.TOLERANCE_S, self.LENGTH_SHARE * stored_s):
+        if self.differs(self.duration_s, stored_s):
             what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
             cause = "a part of its file, to be written by --clips" if self.part else "another cut of the video"
             raise ValueError(f"video {self.video!r}: {what}; {cause}, or frames for seconds?")
+
+    @classmethod
+    def differs(cls, annotated_s: float | np.ndarray, stored_s: float | np.ndarray) -> bool | np.ndarray:
+        """Whether a length in an annotation is not that of a video, also of many at once."""
+        return abs(annotated_s - stored_s) > np.maximum(cls.TOLERANCE_S, cls.LENGTH_SHARE * stored_s)
 
     @property
     def teaches(self) -> bool:

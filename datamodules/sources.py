@@ -18,6 +18,7 @@ from datamodules.changed_frames import Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.packing import pack
+from datamodules.pairs import Pairs
 from datamodules.query_files import read_queries
 from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
@@ -25,10 +26,6 @@ from datamodules.schema import Query, Video
 from datamodules.shard_index import INDEX
 from datamodules.skips import OnError
 from datamodules.streaming import stream
-from datamodules.video_reader import VideoReader
-
-Pair = tuple[VideoReader, Query]
-"""A query and what gives its video."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,8 @@ class Source:
 
     def fingerprint(self) -> str:
         """A short hash of the annotations, and of the index of the shards where they are a folder."""
-        digest = hashlib.sha256(Path(self.queries).read_bytes())
+        with open(self.queries, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
         index = Path(self.shards) / INDEX
         if self.shards and index.is_file():
             digest.update(index.read_bytes())
@@ -110,10 +108,10 @@ class TrainingDialogues(Dataset):
         dialogue: writes them.
         seed: of the wording.
         on_error: what to do with a sample that cannot be read.
-        names: source of each pair, to tell their losses apart; empty: there is one source.
+        names: of the sources that ``pairs`` has as its parts, to tell their losses apart; empty: there is one.
     """
 
-    def __init__(self, pairs: list[Pair], dialogue: Dialogue, seed: int, on_error: OnError, names: Sequence[str] = ()):
+    def __init__(self, pairs: Pairs, dialogue: Dialogue, seed: int, on_error: OnError, names: Sequence[str] = ()):
         self.pairs, self.dialogue, self.seed, self.on_error, self.names = pairs, dialogue, seed, on_error, names
 
     def __getitems__(self, draws: list[Draw]) -> list[list[Example | Skipped]]:
@@ -121,8 +119,8 @@ class TrainingDialogues(Dataset):
 
     def _sequence(self, draws: list[Draw]) -> list[Example | Skipped]:
         """What could not be read, and one Example of the others, if there are any."""
-        queries = [self.pairs[draw.index][1] for draw in draws]
-        reader = self.pairs[draws[0].index][0]
+        found = [self.pairs[draw.index] for draw in draws]
+        reader, queries = found[0][0], [query for _, query in found]
         video = attempt(lambda: reader.read(queries[0].video), self.on_error)
         if isinstance(video, Skipped):
             return [video] * len(queries)
@@ -133,7 +131,7 @@ class TrainingDialogues(Dataset):
         skipped = [sample for sample in samples if isinstance(sample, Skipped)]
         examples = [sample for sample in samples if isinstance(sample, Example)]
         if self.names:
-            examples = [replace(example, source=self.names[draws[0].index]) for example in examples]
+            examples = [replace(example, source=self.names[self.pairs.part_of(draws[0].index)]) for example in examples]
         if draws[0].padding:
             for example in examples:
                 example.labels.fill_(IGNORE)
@@ -201,7 +199,7 @@ class StreamedDialogues(IterableDataset):
 class Prompts(Dataset):
     """Questions by position, without their answers."""
 
-    def __init__(self, pairs: list[Pair], dialogue: Dialogue, on_error: OnError):
+    def __init__(self, pairs: Pairs, dialogue: Dialogue, on_error: OnError):
         self.pairs, self.dialogue, self.on_error = pairs, dialogue, on_error
 
     def __getitem__(self, index: int) -> Prompt | Skipped:
@@ -218,7 +216,8 @@ class Prompts(Dataset):
         Where batches do not divide over the ranks, the first ones are answered again; metrics and prediction files
         count each query once.
         """
-        order = sorted(range(len(self.pairs)), key=lambda i: (str(self.pairs[i][0].folder), self.pairs[i][1].video))
+        places = [(str(reader.folder), video) for reader, video in self.pairs.places()]
+        order = sorted(range(len(self.pairs)), key=places.__getitem__)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         batches += [batches[i % len(batches)] for i in range(-len(batches) % world_size)]
         return batches[rank::world_size]

@@ -1,10 +1,12 @@
 """Shards and annotation files to batches, the same on one process and on many."""
 
+from array import array
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -12,12 +14,12 @@ from command_line.signals import leave_it_to_the_parent
 from datamodules.batch import Batch, PromptBatch, collate, collate_prompts
 from datamodules.dialogue import Dialogue
 from datamodules.opening import open_sources
+from datamodules.pairs import Pairs, Queries
 from datamodules.records import FeatureHeader
 from datamodules.sampling import EpochBatches, Part, ResumableLoader
-from datamodules.schema import Query
+from datamodules.schema import TASKS, Query
 from datamodules.skips import OnError
 from datamodules.sources import (
-    Pair,
     Prompts,
     Skipped,
     Source,
@@ -102,12 +104,12 @@ class TemporalDataModule(L.LightningDataModule):
         """How the features were made; None until a loader was asked for, and for streams."""
         self.mixture: list[tuple[Source, Part]] = []
         """The sources of training, and what an epoch draws from each; empty until asked for, and for streams."""
-        self.queries: dict[str, list[Query]] = {}
+        self.queries: dict[str, Sequence[Query]] = {}
         """Those of each split that was opened."""
-        self._opened: dict[str, list[list[Pair]]] = {}
+        self._opened: dict[str, list[Pairs]] = {}
 
-    def open(self, split: str) -> list[list[Pair]]:
-        """The pairs of each source, read once.
+    def open(self, split: str) -> list[Pairs]:
+        """The pairs of each source, whose lines are checked once and read when they are needed.
 
         Raises:
             ValueError: a source cannot be read, or holds what the model cannot use.
@@ -118,8 +120,8 @@ class TemporalDataModule(L.LightningDataModule):
             settings = self.on_error, unique, self.encoder, verify
             opened, skipped = open_sources(self.sources[split], reads, *settings)
             self.skipped += skipped
-            self.queries[split] = [query for pairs in opened for _, query in pairs]
-            self._check_header(split, next(reader for pairs in opened for reader, _ in pairs))
+            self.queries[split] = Queries(joined := Pairs.joined(opened))
+            self._check_header(split, joined.parts[0].reader)
             self._opened[split] = opened
         return self._opened[split]
 
@@ -154,11 +156,10 @@ class TemporalDataModule(L.LightningDataModule):
         opened = self.open("train")
         mixed = zip(self.sources["train"], opened, strict=True)
         self.mixture = [(source, Part(len(pairs), source.weight)) for source, pairs in mixed if pairs]
-        pairs, several = list(chain.from_iterable(opened)), len(self.mixture) > 1
         named = zip(source_names(self.sources["train"]), opened, strict=True)
-        names = [name for name, pairs in named for _ in pairs] if several else []
+        names = [name for name, pairs in named if pairs] if len(self.mixture) > 1 else []
         parts = [part for _, part in self.mixture]
-        return TrainingDialogues(pairs, self.dialogue, self.seed, self.on_error, names), parts
+        return TrainingDialogues(Pairs.joined(opened), self.dialogue, self.seed, self.on_error, names), parts
 
     def train_dataloader(self) -> DataLoader:
         """Every sample as often an epoch as its source weighs, in an order of seed and epoch; resumes at any batch.
@@ -173,10 +174,10 @@ class TemporalDataModule(L.LightningDataModule):
         trainer, progress = self.trainer, self.trainer.fit_loop.epoch_loop.batch_progress
         share = self.batch_size, self.seed, trainer.global_rank, trainer.world_size, lambda: progress.current.ready
         batches = EpochBatches(
-            shards_of(dataset.pairs),
+            numbers(dataset.pairs.shards()),
             *share,
             parts,
-            videos_of(dataset.pairs),
+            numbers(dataset.pairs.videos()),
             self.queries_per_video,
             lambda: self.begin,
         )
@@ -198,31 +199,34 @@ class TemporalDataModule(L.LightningDataModule):
         """Questions of the validation split that a metric is about, and its dialogues, for their loss."""
         if not self.sources["val"]:
             return []
-        pairs = list(chain.from_iterable(self.open("val")))
-        asked = [pair for pair in pairs if pair[1].task not in ("dialogue", "events")]
-        learned = [pair for pair in pairs if pair[1].teaches] if self.dialogue.localizer.generates else []
+        pairs, untold = Pairs.joined(self.open("val")), [TASKS.index(task) for task in ("dialogue", "events")]
+        asked = pairs.where(lambda rows: ~np.isin(rows["task"], untold))
+        learned = pairs.where(lambda rows: rows["teaches"] & self.dialogue.localizer.generates)
         kinds = ((self._prompt_loader, asked), (self._loss_loader, learned))
         return [loader(some) for loader, some in kinds if some]
 
     def test_dataloader(self) -> DataLoader:
         """Questions of the test split."""
-        pairs = chain.from_iterable(self.open("test"))
-        return self._prompt_loader([pair for pair in pairs if pair[1].id not in self.answered])
+        pairs = Pairs.joined(self.open("test"))
+        if self.answered:
+            left = iter([query.id not in self.answered for _, query in pairs])
+            pairs = pairs.where(lambda rows: np.fromiter(left, bool, len(rows)))
+        return self._prompt_loader(pairs)
 
     @property
     def _share(self) -> tuple[int, int]:
         """Which of how many parts of an evaluation this process does."""
         return (0, 1) if self.lockstep else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _prompt_loader(self, pairs: list[Pair]) -> DataLoader:
+    def _prompt_loader(self, pairs: Pairs) -> DataLoader:
         dataset = Prompts(pairs, self.dialogue, self.on_error)
         batches = dataset.batches(self.eval_batch_size, *self._share)
         return DataLoader(dataset, batch_sampler=batches, **self._loader_settings(collate_prompts))
 
-    def _loss_loader(self, pairs: list[Pair]) -> DataLoader:
+    def _loss_loader(self, pairs: Pairs) -> DataLoader:
         """The same dialogues in the same words each time; one that cannot be put into words has no loss."""
         dataset = TrainingDialogues(pairs, self.dialogue, self.seed, "skip")
-        batches = EpochBatches(shards_of(pairs), self.eval_batch_size, self.seed, *self._share)
+        batches = EpochBatches(numbers(pairs.shards()), self.eval_batch_size, self.seed, *self._share)
         return DataLoader(dataset, batch_sampler=list(batches), **self._loader_settings(collate))
 
     def _loader_settings(self, collate) -> dict:
@@ -235,12 +239,6 @@ class TemporalDataModule(L.LightningDataModule):
         }
 
 
-def shards_of(pairs: list[Pair]) -> list[tuple[int, int]]:
-    """The shard of each query's video, for a reading order that stays near a few places on disk."""
-    readers: dict[int, int] = {}
-    return [(readers.setdefault(id(reader), len(readers)), reader.shard_of(query.video)) for reader, query in pairs]
-
-
-def videos_of(pairs: list[Pair]) -> list[tuple[int, str]]:
-    """What tells the video of each query from others, also from those of another folder."""
-    return [(id(reader), query.video) for reader, query in pairs]
+def numbers(codes: np.ndarray) -> array:
+    """Codes (N,) int64 in as many bytes, which a loop in Python takes one by one faster than numpy's."""
+    return array("q", codes.tobytes())

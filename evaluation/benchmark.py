@@ -1,28 +1,30 @@
 """Ask a trained model everything that an annotation file asks, and score the answers."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning as L
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from callbacks.predictions import PredictionWriter
 from command_line.launcher import launcher_settings, leave_group
+from command_line.paths import check_run, check_there
 from command_line.tables import console
 from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError
-from datamodules.sources import Source
-from datamodules.temporal import TemporalDataModule
-from evaluation.cost import Clock, cost
-from evaluation.protocol import check_features, check_trained_on, conditions, protocol, weights_hash
-from evaluation.reporting import scores_of, write_report
-from evaluation.resuming import answers_so_far
-from lightning_modules.answering import GenerationChange
-from lightning_modules.trained import TrainedModel
-from models.quantization import Quantization
+from evaluation.hashes import weights_hash
+from models.generation import GenerationChange
+from models.quantization_names import Quantization
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+
+    from datamodules.prediction import Prediction
+    from datamodules.schema import Query
+    from datamodules.sources import Source
+    from lightning_modules.trained import TrainedModel
 
 
 def benchmark(
@@ -67,7 +69,17 @@ def benchmark(
     Returns:
         the metrics.
     """
-    L.seed_everything(seed, verbose=False)
+    check_run(checkpoint)
+    check_there(queries=queries, shards=shards)
+
+    from lightning import seed_everything
+
+    from datamodules.sources import Source
+    from evaluation.protocol import check_features, check_trained_on, conditions, protocol
+    from evaluation.reporting import scores_of, write_report
+    from lightning_modules.trained import TrainedModel
+
+    seed_everything(seed, verbose=False)
     check_trained_on(checkpoint)
     module = TrainedModel.from_run(checkpoint, llm, dtype, generation, quantization, localizer)
     reader = ShardReader(shards)
@@ -75,30 +87,63 @@ def benchmark(
     source = Source(shards, queries, frames=frames)
     wanted = list(read_queries(queries))
     about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
-    known = answers_so_far(output, about, [query.id for query in wanted])
-    trainer = tester(devices, writer := PredictionWriter(output, known, about), clock := Clock())
-    if len(known) < len(wanted):
-        if known and trainer.is_global_zero:
-            console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
-        settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
-        data = TemporalDataModule(module.dialogue, test=[source], answered=list(known), **settings)
-        trainer.test(module, data, verbose=False)
-    if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
-        writer.finish()
-    answered = [(query, writer.predictions.get(query.id)) for query in wanted]
+    settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
+    trainer, found, resumed, costs = ask(module, source, wanted, output, about, devices, settings)
+    answered = [(query, found.get(query.id)) for query in wanted]
     scores = scores_of(answered, reader)
     if trainer.is_global_zero:
-        about = protocol(module, reader.header, source, seed, answered, len(known))
-        costs = cost(module, clock, writer.predictions.values())
+        about = protocol(module, reader.header, source, seed, answered, resumed)
         write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}", costs)
     leave_group()
     return scores
 
 
-def tester(devices: int, *callbacks: L.Callback) -> L.Trainer:
+def ask(
+    module: "TrainedModel",
+    source: "Source",
+    wanted: "Sequence[Query]",
+    output: Path,
+    about: Mapping,
+    devices: int,
+    settings: Mapping,
+) -> "tuple[Trainer, dict[str, Prediction], int, dict[str, float]]":
+    """Ask what an earlier run, which was stopped, has not answered.
+
+    Args:
+        module: that answers.
+        source: of the queries.
+        wanted: all of them.
+        output: folder for the answers.
+        about: what they depend on.
+        devices: see ``tester``.
+        settings: of the data module.
+
+    Returns:
+        the trainer, query id -> answer, how many answers were there before, and what answers cost.
+    """
+    from callbacks.predictions import PredictionWriter
+    from datamodules.temporal import TemporalDataModule
+    from evaluation.cost import Clock, cost
+    from evaluation.resuming import answers_so_far
+
+    known = answers_so_far(output, about, [query.id for query in wanted])
+    trainer = tester(devices, writer := PredictionWriter(output, known, about), clock := Clock())
+    if len(known) < len(wanted):
+        if known and trainer.is_global_zero:
+            console.print(f"{len(known)} of {len(wanted)} queries were answered before; asking the others")
+        data = TemporalDataModule(module.dialogue, test=[source], answered=list(known), **settings)
+        trainer.test(module, data, verbose=False)
+    if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
+        writer.finish()
+    return trainer, writer.predictions, len(known), cost(module, clock, writer.predictions.values())
+
+
+def tester(devices: int, *callbacks: "Callback") -> "Trainer":
     """A trainer for questions, on as many processes as its launcher or ``devices`` says."""
+    from lightning import Trainer
+
     settings = {"accelerator": "auto", "strategy": "auto", "devices": devices, "num_nodes": 1}
-    return L.Trainer(
+    return Trainer(
         **settings | launcher_settings(settings, dict(os.environ)),
         callbacks=list(callbacks),
         logger=False,

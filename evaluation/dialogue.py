@@ -9,15 +9,16 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
+from command_line.paths import check_there
 from command_line.tables import console
+from datamodules.prediction import said
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
 from datamodules.skips import OnError, SkippedFiles
+from evaluation.hashes import file_hash
 from evaluation.judge import WORDING, Exchange, exchanges, judge_job, judged
-from evaluation.protocol import file_hash
 from evaluation.results import metrics_table
-from lightning_modules.scoring import said
 from metrics.dialogue import dialogue_scores
 from preparation.captioning.asking import Asker
 from preparation.captioning.cache import AnswerCache
@@ -55,6 +56,7 @@ def dialogue(
     Raises:
         ValueError: no dialogue with reference answers, or a failure under the policy ``fail``.
     """
+    check_there(predictions=predictions)
     paths = queries if isinstance(queries, list) else [queries]
     answers = {one.query_id: one for one in read_predictions(predictions)}
     asked = [query for path in paths for query in read_queries(path) if _has_reference(query)]

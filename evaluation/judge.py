@@ -13,9 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from datamodules.prediction import Prediction
+from datamodules.prediction import Prediction, said
 from datamodules.schema import MARKER, Query, Turn
-from lightning_modules.scoring import said
 from metrics.means import mean
 from preparation.annotations.video_chatgpt import PAIRS
 from preparation.captioning.endpoint import Client

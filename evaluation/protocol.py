@@ -1,6 +1,5 @@
 """What a number depends on: checked before it is measured, and written beside it."""
 
-import hashlib
 import platform
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from datamodules.prediction import Prediction
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query
 from datamodules.sources import Source
+from evaluation.hashes import file_hash
 from lightning_modules.run_config import query_files, training_queries
 from lightning_modules.trained import TrainedModel
 
@@ -100,20 +100,3 @@ def check_trained_on(run: Path) -> None:
     """Raise ValueError where a run says what it was trained on, and that cannot be read; before anything is asked."""
     with suppress(OSError):
         query_files(run)
-
-
-def weights_hash(run: Path) -> str:
-    """SHA-256 of the weights of a run folder, of a .ckpt file, or of a folder with the released weights."""
-    if Path(run).is_file():
-        return file_hash(run)
-    digest = hashlib.sha256()
-    inner = Path(run) / "model" if (Path(run) / "model" / "manifest.json").is_file() else Path(run)
-    for path in sorted(inner.rglob("*")):
-        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
-            digest.update(f"{path.relative_to(inner)} {file_hash(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

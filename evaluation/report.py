@@ -4,7 +4,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from callbacks.curves import draw_curves
 from command_line.tables import console, print_table, print_written
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
@@ -13,7 +12,6 @@ from reports.exports import write_whole
 from reports.measured import Row, chance_rows, read_rows
 from reports.page import LOCATED, iou
 from reports.paper_table import paper_table
-from reports.recall import draw_recall
 
 
 def report(
@@ -40,6 +38,9 @@ def report(
     for ending, text in (("md", table.markdown()), ("csv", table.csv()), ("html", table.html())):
         write_whole(output / f"table.{ending}", text)
         written.append(output / f"table.{ending}")
+    from reports.curves import draw_curves
+    from reports.recall import draw_recall
+
     if overlaps := {row.label: values for row in rows if (values := row_ious(row))}:
         draw_recall(output / "recall.png", overlaps)
         written.append(output / "recall.png")

@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from callbacks.predictions import PredictionWriter
+from command_line.paths import check_there
 from command_line.tables import console
 from datamodules.names import VideoNames
 from datamodules.query_files import read_queries
@@ -68,6 +68,7 @@ def served(
         concurrency: videos asked about at the same time.
         on_error: skip: queries that get no answer are counted as missing, which scores 0; fail: the first one ends it.
     """
+    check_there(queries=queries, videos=videos)
     check_output(output)
     endpoint = Endpoint(model or "", url, key_variable, requests_per_minute, timeout_s, options)
     stop = threading.Event()
@@ -141,6 +142,8 @@ class Run:
     """
 
     def __init__(self, client: Client, cache: AnswerCache, skips: SkippedFiles, output: Path):
+        from callbacks.predictions import PredictionWriter
+
         self.client, self.cache, self.skips = client, cache, skips
         self.writer = PredictionWriter(output)
         self.resumed = 0

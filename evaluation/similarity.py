@@ -4,23 +4,19 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from command_line.paths import check_there
 from datamodules.clip import Clip
 from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries
 from datamodules.schema import Query, Video
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
-from evaluation.protocol import file_hash
-from evaluation.reporting import scores_of, write_report
-from localizers.similarity_maps import ALONE, Rule, segments
-from localizers.structural_tokens import saliency_of_clips
-from preparation.features.text_encoder import TextEncoder
+from evaluation.hashes import file_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOMENTS = ("grounding", "grounded_qa", "highlights")
 """Tasks with a sentence to look for."""
@@ -31,7 +27,7 @@ def similarity(
     queries: Path,
     output: Path,
     threshold: float,
-    rule: Literal[ALONE] = "cosine",
+    rule: Literal["qvhighlights", "cosine"] = "cosine",
     encoder: str | None = None,
     on_error: OnError = "fail",
 ) -> dict[str, float]:
@@ -55,6 +51,11 @@ def similarity(
     Raises:
         ValueError: the features are in no space that has sentences, or there is nothing to look for.
     """
+    check_there(queries=queries, shards=shards)
+
+    from evaluation.reporting import scores_of, write_report
+    from preparation.features.text_encoder import TextEncoder
+
     reader = ShardReader(shards)
     tower = TextEncoder(encoder or reader.header.encoder)
     if reader.header.output != tower.frame_output:
@@ -93,7 +94,7 @@ def similarity(
 
 
 def answers(
-    queries: list[Query], video: Video, sentences: Tensor, rule: Rule, threshold: float
+    queries: list[Query], video: Video, sentences: "Tensor", rule: str, threshold: float
 ) -> Iterator[Prediction]:
     """The spans of each query of a video, best first.
 
@@ -104,6 +105,12 @@ def answers(
         rule: see ``similarity``.
         threshold: see ``similarity``.
     """
+    import torch
+    from torch.nn import functional
+
+    from localizers.similarity_maps import segments
+    from localizers.structural_tokens import saliency_of_clips
+
     frames = functional.normalize(torch.from_numpy(video.features).float(), dim=-1)
     for query, cosines in zip(queries, sentences @ frames.T, strict=True):
         clip = Clip.of(video, query.duration_s or video.duration_s)

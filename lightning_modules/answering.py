@@ -1,7 +1,6 @@
 """Asking a model, and reading what it says."""
 
-import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from datamodules.batch import PromptBatch, follow_up
@@ -12,49 +11,9 @@ from datamodules.options import chosen
 from datamodules.prediction import Prediction
 from datamodules.schema import Query
 from localizers.answer import Answer
+from models.generation import Generation, GenerationChange  # noqa: F401 (where others look for them)
 from models.outputs import Generated
 from models.video_llm import VideoLLM
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How an answer is decoded."""
-
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    """0 is greedy; the released VTimeLLM evaluation samples at 0.05."""
-    merge_spatial: bool = False
-    """Without effect: a finished run answers with its spatial expert in the weights. Older configs may have it."""
-    one_prompt: bool = False
-    """Ask for the option and the moment of a ``grounded_qa`` query at once, not in two turns."""
-
-    def __post_init__(self):
-        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be a whole number of 1 or more, got {self.max_new_tokens!r}")
-        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature!r}")
-
-    def settings(self) -> dict:
-        """As ``VideoLLM.generate`` takes them."""
-        sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
-        more = sampling if self.temperature > 0 else {"do_sample": False}
-        return {"max_new_tokens": self.max_new_tokens, **more}
-
-
-@dataclass(frozen=True)
-class GenerationChange:
-    """What is decoded differently from how a model was trained to be asked; None: as it was."""
-
-    max_new_tokens: int | None = None
-    temperature: float | None = None
-    """0 is greedy."""
-    merge_spatial: bool | None = None
-    """Without effect, as above."""
-    one_prompt: bool | None = None
-
-    def of(self, stored: Generation) -> Generation:
-        """The decoding that comes of it."""
-        return replace(stored, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from lightning_modules.video_language import VideoLanguageModule
@@ -12,6 +11,9 @@ from models.checkpoints import Weights, add_lora, lora_config
 from models.decoders import width
 from models.video_llm import VideoLLM
 from models.vocabulary import word_matrices
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class BoundaryPerception(VideoLanguageModule):
         """A new LoRA on the base; the adapter comes from stage 1."""
         return self.assemble(add_lora(self.base_with(llm), self.new_lora(llm)), weights)
 
-    def new_lora(self, llm: PreTrainedModel) -> LoraConfig:
+    def new_lora(self, llm: PreTrainedModel) -> "LoraConfig":
         """Configuration of this stage's LoRA; the rows of the localizer's tokens learn with it."""
         more, settings = {}, self.lora
         tokens = list(self.dialogue.special)

@@ -1,15 +1,17 @@
 """VideoExpert: two experts learn in one language model, one on the frames, one on everything else."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from lightning_modules.boundary_perception import BoundaryPerception, LoraSettings
 from models.checkpoints import Lora, Weights, add_lora, lora_config
 from models.routed_lora import add_experts, expert_configs
 from models.video_llm import VideoLLM
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,14 @@ class ExpertTuning(BoundaryPerception):
             llm = add_experts(llm, configs.get("temporal"), configs.get("spatial"), tensors)
         return self.assemble(llm, weights)
 
-    def configs(self, llm: PreTrainedModel) -> dict[str, LoraConfig]:
+    def configs(self, llm: PreTrainedModel) -> dict[str, "LoraConfig"]:
         """Configuration of each LoRA that learns, by name; the last one has the rows of new tokens."""
         joint = self.new_lora(llm)
         configs = {"joint": joint} if self.experts.joint else self._shapes()
         list(configs.values())[-1].trainable_token_indices = joint.trainable_token_indices
         return configs
 
-    def _shapes(self) -> dict[str, LoraConfig]:
+    def _shapes(self) -> dict[str, "LoraConfig"]:
         """The same, without tokens."""
         settings = self.experts
         shape = settings.rank, settings.temporal_share, settings.scale, settings.dropout, settings.target_modules
@@ -92,6 +94,6 @@ class ExpertTuning(BoundaryPerception):
         return joint | weights.experts
 
 
-def sizes(configs: dict[str, LoraConfig]) -> str:
+def sizes(configs: dict[str, "LoraConfig"]) -> str:
     """Rank and alpha of each LoRA, for people and to compare."""
     return ", ".join(f"{name} (r {config.r}, alpha {config.lora_alpha:g})" for name, config in configs.items())

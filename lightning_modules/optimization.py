@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class Optimization:
             parameters: what is trained, by name, see ``rate``.
             steps: of the whole training.
         """
+        from transformers import get_cosine_schedule_with_warmup  # whose module imports PEFT and all that it finds
+
         groups = self.groups(parameters).items()
         optimizer = torch.optim.AdamW(
             [{"params": [parameters[name] for name in members], "lr": lr} for lr, members in groups],

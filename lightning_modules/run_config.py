@@ -7,8 +7,8 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from command_line.yaml_files import read_yaml
-from datamodules.query_files import read_queries
-from datamodules.schema import Query
+from datamodules.leakage import About
+from datamodules.pairs import Queries
 from datamodules.strict_json import Name, Schema
 
 
@@ -71,12 +71,12 @@ def query_files(run: Path) -> list[Path]:
     return found
 
 
-def training_queries(run: Path) -> Iterator[Query]:
-    """The annotations that a run and the stages before it were trained on.
+def training_queries(run: Path) -> Iterator[About]:
+    """What the queries are about that a run and the stages before it were trained on.
 
     Raises:
         ValueError: a file of it is damaged.
         OSError: the run folder has no ``config.yaml``, or an annotation file is not there any more.
     """
     for path in query_files(run):
-        yield from read_queries(path)
+        yield from Queries.of_file(path).about()

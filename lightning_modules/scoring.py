@@ -67,8 +67,3 @@ def compute_metrics(metrics: QueryScores, prefix: str = "") -> dict[str, float]:
     scores = {f"{prefix}{name}": float(value) for name, value in metrics.compute().items()}
     metrics.reset()
     return scores
-
-
-def said(prediction: Prediction | None) -> list[str]:
-    """The answers to the questions of a dialogue, in order."""
-    return [] if prediction is None else list(prediction.answers or [prediction.answer])

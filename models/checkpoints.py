@@ -11,12 +11,10 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import Linear as PlainLora
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +26,9 @@ from models.released import read_lora, read_released, released_stages
 from models.tensor_files import first, read_tensors, save_tensors
 from models.vocabulary import is_tied
 from models.weights import Lora, Weights
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
 
 COMPUTE_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -112,19 +113,23 @@ def fingerprint(llm: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def lora_config(r: int, alpha: float, dropout: float, targets: str | list[str] = "all-linear", **more) -> LoraConfig:
+def lora_config(r: int, alpha: float, dropout: float, targets: str | list[str] = "all-linear", **more) -> "LoraConfig":
     """LoRA on linear layers: by default all of the language model but the output layer (VTimeLLM, section 4.1)."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM", **more
     )
 
 
-def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor] | None = None) -> PeftModel:
+def add_lora(llm: PreTrainedModel, config: "LoraConfig", tensors: dict[str, Tensor] | None = None) -> "PeftModel":
     """Put a LoRA on a model: a new one (A random, B zero), or one with the given tensors.
 
     Raises:
         ValueError: the tensors are not those of this configuration on this model.
     """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
     model = wrap(llm, config)
     if tensors is not None:
         expected = lora_tensors(model)
@@ -135,8 +140,10 @@ def add_lora(llm: PreTrainedModel, config: LoraConfig, tensors: dict[str, Tensor
     return model
 
 
-def lora_tensors(model: PeftModel) -> dict[str, Tensor]:
+def lora_tensors(model: "PeftModel") -> dict[str, Tensor]:
     """The tensors of a LoRA under PEFT's names; of one that has two (tied matrices that learn) under the first."""
+    from peft import get_peft_model_state_dict
+
     tensors, seen = {}, set()
     for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items():
         if storage(tensor) not in seen:
@@ -150,12 +157,16 @@ def storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def wrap(llm: PreTrainedModel, config: LoraConfig, **settings) -> PeftModel:
+def wrap(llm: PreTrainedModel, config: "LoraConfig", **settings) -> "PeftModel":
     """PEFT's ``get_peft_model``.
 
     Raises:
         ValueError: the LoRA cannot sit on this model.
     """
+    from peft import get_peft_model
+    from peft.tuners.lora import Linear as PlainLora
+    from peft.tuners.lora import LoraLayer
+
     name = type(llm).__name__
     try:
         model = get_peft_model(llm, config, **settings)

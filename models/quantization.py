@@ -4,15 +4,14 @@ Weights are made small after everything was merged into them that belongs there:
 """
 
 import importlib.util
-from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from models.decoders import layers
+from models.quantization_names import Quantization
 
-Quantization = Literal["nf4", "int8"]
 BYTES = {"nf4": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "int8": 1.0}
 """Of a number: nf4 has a factor of 8 bits for 64 numbers, and one of 32 bits for 256 factors."""
 

@@ -12,17 +12,18 @@ Shape suffixes: B dialogues or videos, L tokens, R rank.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from peft import LoraConfig, PeftModel
-from peft.tuners.lora.layer import LoraLayer, LoraVariant
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from models.checkpoints import check_keys, lora_config, merge_loras, wrap
 from models.token_router import Router
 from models.weights import EXPERTS, Lora
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
 
 
 def expert_configs(
@@ -31,7 +32,7 @@ def expert_configs(
     scale: float = 2.0,
     dropout: float = 0.05,
     target_modules: str | list[str] = "all-linear",
-) -> tuple[LoraConfig | None, LoraConfig | None]:
+) -> "tuple[LoraConfig | None, LoraConfig | None]":
     """Configurations of the temporal and the spatial expert that share a rank (VideoExpert, fig. 5).
 
     Args:
@@ -54,10 +55,10 @@ def expert_configs(
 
 def add_experts(
     llm: PreTrainedModel,
-    temporal: LoraConfig | None,
-    spatial: LoraConfig | None,
+    temporal: "LoraConfig | None",
+    spatial: "LoraConfig | None",
     tensors: dict[str, dict[str, Tensor]] | None = None,
-) -> PeftModel:
+) -> "PeftModel":
     """Put the two experts on a language model, both trainable.
 
     For one joint LoRA (the ablation) use ``models.checkpoints.add_lora``; ``route`` then changes nothing.
@@ -91,7 +92,11 @@ def add_experts(
     return model
 
 
-def _connect(model: PeftModel, router: Router) -> None:
+def _connect(model: "PeftModel", router: Router) -> None:
+    from peft.tuners.lora.layer import LoraLayer
+
+    from models.expert_layers import BothExperts
+
     for path, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -106,42 +111,6 @@ def _connect(model: PeftModel, router: Router) -> None:
             )
         names = tuple(name for name in EXPERTS if name in layer.lora_B)
         layer.lora_variant.update(dict.fromkeys(names, BothExperts(router, names)))
-
-
-class BothExperts(LoraVariant):
-    """How PEFT runs the experts of one layer: all of them when it comes to the first, none of the others."""
-
-    def __init__(self, router: Router, names: tuple[str, ...]):
-        self.router, self.names = router, names
-
-    def forward(self, module: LoraLayer, active_adapter: str, x: Tensor, result: Tensor, **_) -> Tensor:
-        """Add what the experts say to ``result`` (B, L, D). They share one dropout mask, as no position needs two."""
-        names = [name for name in self.names if name in module.active_adapters]
-        if active_adapter != names[0]:
-            return result
-        temporal = self.router.temporal(x)
-        if temporal is None and "temporal" in names:
-            names.remove("temporal")
-        if not names:
-            return result
-        down = _joined([module.lora_A[name].weight for name in names], 0)
-        up = _joined([module.lora_B[name].weight * module.scaling[name] for name in names], 1)
-        inner = F.linear(module.lora_dropout[names[0]](x), down)
-        if temporal is not None:
-            spatial = torch.cat([temporal.new_full((module.r[name],), name == "spatial") for name in names])
-            inner = inner.masked_fill(temporal == spatial, 0)  # an expert of the other kind
-        return result + F.linear(inner, up)
-
-    def merge_unsafe(self, module: LoraLayer, active_adapter: str, orig_weight: Tensor) -> None:
-        """Refuse: no one matrix does what both experts do. Raises ValueError."""
-        raise ValueError("experts cannot be merged into the weights one by one; see models.routed_lora.merge_experts")
-
-    merge_safe = merge_unsafe
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    """All parts side by side, without a copy where there is one."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _router(model: nn.Module) -> Router | None:
@@ -173,7 +142,7 @@ def route(model: nn.Module, temporal: Tensor | None) -> Iterator[None]:
         router.given = outer
 
 
-def experts(model: PeftModel) -> dict[str, Lora]:
+def experts(model: "PeftModel") -> dict[str, Lora]:
     """Each expert's configuration and tensors under PEFT's names, for saving them."""
     names = [name for name in EXPERTS if name in model.peft_config]
     return {
@@ -182,7 +151,7 @@ def experts(model: PeftModel) -> dict[str, Lora]:
     }
 
 
-def put_experts(llm: PreTrainedModel, experts: dict[str, Lora]) -> PeftModel:
+def put_experts(llm: PreTrainedModel, experts: dict[str, Lora]) -> "PeftModel":
     """Put experts with their tensors on a language model, changed in place; see ``add_experts``."""
     configs = {name: expert.config for name, expert in experts.items()}
     tensors = {name: expert.tensors for name, expert in experts.items()}
@@ -219,7 +188,7 @@ def _difference(temporal: Lora | None, spatial: Lora) -> Lora:
     return Lora(lora_config(rank, rank, 0.0, spatial.config.target_modules), tensors)
 
 
-def _parameters(model: PeftModel, name: str) -> dict[str, nn.Parameter]:
+def _parameters(model: "PeftModel", name: str) -> dict[str, nn.Parameter]:
     """An expert's parameters under the names of a PEFT file, which lack the adapter's name.
 
     PEFT's own function fails where only one of two adapters has rows of new tokens (0.21).
@@ -228,7 +197,7 @@ def _parameters(model: PeftModel, name: str) -> dict[str, nn.Parameter]:
     return {".".join(part for part in key if part != name): value for key, value in parts if name in key[-2:]}
 
 
-def _set_tensors(model: PeftModel, names: list[str], tensors: dict[str, dict[str, Tensor]]) -> None:
+def _set_tensors(model: "PeftModel", names: list[str], tensors: dict[str, dict[str, Tensor]]) -> None:
     if set(tensors) != set(names):
         raise ValueError(f"weights are of the experts {sorted(tensors)}, the model has {sorted(names)}")
     for name in names:

@@ -5,8 +5,6 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
-from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
-from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -42,6 +40,9 @@ def normalise_rows(llm: nn.Module, ids: Sequence[int]) -> None:
         llm: with PEFT's layers, in which rows, or whole matrices, learn.
         ids: of the tokens.
     """
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+    from peft.utils.other import ModulesToSaveWrapper
+
     for layer in llm.modules():
         if isinstance(layer, TrainableTokensLayer):
             others = layer.get_base_layer().weight

@@ -1,9 +1,12 @@
 """What was trained on top of a base model, in memory."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 EXPERTS = ("temporal", "spatial")
 """Names of the experts of ``models.routed_lora``."""
@@ -18,7 +21,7 @@ LORA_KEYS = (
 class Lora:
     """One low-rank adapter: its configuration and its tensors under PEFT's names."""
 
-    config: LoraConfig
+    config: "LoraConfig"
     tensors: dict[str, Tensor]
 
 
@@ -46,6 +49,8 @@ class Weights:
         return {name: tensors for name, tensors in parts.items() if tensors}
 
 
-def lora_from(settings: dict) -> LoraConfig:
+def lora_from(settings: dict) -> "LoraConfig":
     """A LoRA's configuration from settings that a file holds."""
+    from peft import LoraConfig
+
     return LoraConfig(**{key: settings.get(key) for key in LORA_KEYS})

@@ -4,18 +4,18 @@ It is written from the files of the run alone: ``model/manifest.json``, ``config
 """
 
 import csv
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import yaml
 
 from command_line.yaml_files import read_yaml
-from datamodules.leakage import overlap
-from datamodules.query_files import read_queries
-from datamodules.schema import Query
+from datamodules.leakage import about, overlap
+from datamodules.line_index import file_fingerprint
+from datamodules.pairs import Queries
 from datamodules.strict_json import read_object
 from reports.exports import write_whole
 from reports.measured import flat
@@ -47,7 +47,7 @@ class Data:
     queries: str
     shards: str
     weight: float
-    found: tuple[Query, ...] | None
+    found: Queries | None
     """None: the file is not there any more, or cannot be read."""
     digest: str
 
@@ -135,7 +135,7 @@ def sources(config: Mapping) -> Iterator[Data]:
         for source in (config.get("data") or {}).get(split) or ():
             path = Path(str(source.get("queries")))
             try:
-                found, digest = tuple(read_queries(path)), hashlib.sha256(path.read_bytes()).hexdigest()
+                found, digest = Queries.of_file(path), file_fingerprint(path)
             except (OSError, ValueError):
                 found, digest = None, ""
             yield Data(split, str(path), str(source.get("shards")), source.get("weight", 1.0), found, digest)
@@ -149,7 +149,9 @@ def _data(data: list[Data]) -> str:
         "|---|---|---|--:|--:|--:|---|",
     ]
     for one in data:
-        counts = (len(one.found), len({query.video for query in one.found})) if one.found is not None else ("?", "?")
+        counts = (
+            (len(one.found), len({query.video for query in one.found.about()})) if one.found is not None else ("?", "?")
+        )
         digest = one.digest[:16] or "not there any more"
         cells = (one.split, one.queries, digest, *counts, one.weight, one.shards)
         lines.append(f"| {' | '.join(_code_free(cell) for cell in cells)} |")
@@ -159,11 +161,13 @@ def _data(data: list[Data]) -> str:
 def _overlap(data: list[Data]) -> str:
     """Which evaluation videos were trained on."""
     known = [one for one in data if one.found is not None]
-    training = [query for one in known if one.split == "train" for query in one.found]
+    training = [one.found for one in known if one.split == "train"]
     lines = []
     for one in known:
         if one.split != "train" and training:
-            lines.append(f"Of {_code_free(one.queries)}, {overlap(training, one.found)}.")
+            lines.append(
+                f"Of {_code_free(one.queries)}, {overlap(chain.from_iterable(map(about, training)), one.found)}."
+            )
     return "\n".join(lines) or "No evaluation set is named in the config, so no overlap was looked for."
 
 

@@ -219,3 +219,18 @@ def test_slurm_asks_for_the_job_again_and_a_stray_checkpoint_starts_nothing(comm
     assert sorted(path.name for path in run.glob("hpc*")) == ["hpc_ckpt_1.ckpt"]
     train.main(command(run, "--resume=auto"))
     assert last(run)["global_step"] == 10
+
+
+def test_a_data_worker_outlives_a_signal_to_its_group_but_not_for_ever(tmp_path):
+    code = (
+        "import sys, time; from command_line import signals; signals.GRACE_S = 2\n"
+        "signals.leave_it_to_the_parent(0); print('ready', flush=True)\n"
+        "for _ in range(100): time.sleep(0.1)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout.readline() == "ready\n"
+    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        worker.send_signal(signum)
+    time.sleep(0.5)
+    assert worker.poll() is None
+    assert worker.wait(20) == -signal.SIGALRM

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.curves import LossCurves, draw_curves
+from callbacks.curves import LossCurves
 from callbacks.predictions import PredictionWriter
 from callbacks.randomness import StepRandomness
 from callbacks.resuming import WholeSteps
@@ -18,6 +18,7 @@ from callbacks.training_data import TrainingData, leakage
 from datamodules.prediction import Prediction
 from datamodules.schema import Event, Query
 from localizers.text_timestamps import TextTimestamps
+from reports.curves import draw_curves
 
 
 class Logger:

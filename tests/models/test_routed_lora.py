@@ -225,7 +225,7 @@ def test_where_nothing_is_temporal_only_the_spatial_expert_is_computed(batch, mo
         widths.add(len(weight))
         return linear(x, weight, *bias)
 
-    monkeypatch.setattr("models.routed_lora.F.linear", seen)
+    monkeypatch.setattr("models.expert_layers.F.linear", seen)
     for temporal, learns, ranks in ((None, False, {5}), (mask, False, {8}), (None, True, {8})):
         widths.clear()
         with torch.set_grad_enabled(learns), route(model, temporal):

@@ -1,0 +1,133 @@
+"""Queries with what gives their videos: as many as the annotations have, each line read when it is asked for."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.leakage import About
+from datamodules.line_index import LineIndex, open_lines
+from datamodules.schema import TASKS, Query
+from datamodules.video_reader import VideoReader
+
+Pair = tuple[VideoReader, Query]
+"""A query and what gives its video."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Some queries of one annotation file."""
+
+    reader: VideoReader | None
+    """None: nobody asks for the videos."""
+    index: LineIndex
+    places: np.ndarray | range
+    """(N,) of the queries in the index."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N,) of ``line_index.ROW``."""
+        return self.index.rows if isinstance(self.places, range) else self.index.rows[self.places]
+
+    def where(self, keep: np.ndarray) -> "Lines":
+        """Those of ``keep`` (N,) bool."""
+        return Lines(self.reader, self.index, np.asarray(self.places)[keep])
+
+
+class Pairs(Sequence[Pair]):
+    """The queries of one or several annotation files, in their order.
+
+    Args:
+        parts: of each file.
+    """
+
+    def __init__(self, parts: Sequence[Lines]):
+        self.parts = [part for part in parts if len(part)]
+        self._ends = list(accumulate(map(len, self.parts)))
+
+    @classmethod
+    def joined(cls, several: Sequence["Pairs"]) -> "Pairs":
+        """All of them, one after the other."""
+        return cls([part for pairs in several for part in pairs.parts])
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, place: int) -> Pair:
+        place = place + len(self) if place < 0 else place
+        if not 0 <= place < len(self):
+            raise IndexError(f"pair {place} of {len(self)}")
+        number = bisect_right(self._ends, place)
+        part = self.parts[number]
+        begin = self._ends[number - 1] if number else 0
+        return part.reader, part.index.query(int(part.places[place - begin]))
+
+    def __iter__(self) -> Iterator[Pair]:
+        for part in self.parts:
+            yield from ((part.reader, part.index.query(int(place))) for place in part.places)
+
+    def where(self, keep: Callable[[np.ndarray], np.ndarray]) -> "Pairs":
+        """Those for whose rows (N,) ``keep`` gives true (N,)."""
+        return Pairs([part.where(keep(part.rows)) for part in self.parts])
+
+    def about(self) -> Iterator[About]:
+        """What each query is about, without reading its line."""
+        for part in self.parts:
+            videos, sources = part.index.videos, part.index.sources
+            for video, task, source in zip(*(part.rows[key].tolist() for key in ("video", "task", "source"))):  # noqa: B905 (alike)
+                yield About(videos[video], TASKS[task], sources[source])
+
+    def places(self) -> Iterator[tuple[VideoReader, str]]:
+        """What gives the video of each query, and its name, without reading lines."""
+        for part in self.parts:
+            yield from ((part.reader, part.index.videos[video]) for video in part.rows["video"].tolist())
+
+    def videos(self) -> np.ndarray:
+        """(N,) int64, alike for queries about one video of one file."""
+        begins = accumulate((len(part.index.videos) for part in self.parts), initial=0)
+        codes = [part.rows["video"] + np.int64(begin) for part, begin in zip(self.parts, begins)]  # noqa: B905
+        return np.concatenate(codes) if codes else np.empty(0, np.int64)
+
+    def shards(self) -> np.ndarray:
+        """(N,) int64, alike for queries whose videos lie in one shard, for an order that stays near a few places."""
+        known: dict[tuple[int, int], int] = {}
+        found = []
+        for number, part in enumerate(self.parts):
+            used, video = np.unique(part.rows["video"], return_inverse=True)
+            shards = ((number, part.reader.shard_of(part.index.videos[name])) for name in used.tolist())
+            codes = [known.setdefault(shard, len(known)) for shard in shards]
+            found.append(np.array(codes, np.int64)[video])
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def part_of(self, place: int) -> int:
+        """Number of the file, among ``parts``, that a query is of."""
+        return bisect_right(self._ends, place)
+
+
+class Queries(Sequence[Query]):
+    """The queries of pairs, without what gives their videos."""
+
+    def __init__(self, pairs: Pairs):
+        self.pairs = pairs
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Queries":
+        """Those of an annotation file. Raises ValueError and OSError as ``line_index.open_lines`` does."""
+        index = open_lines(path)
+        return cls(Pairs([Lines(None, index, range(len(index)))]))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, place: int) -> Query:
+        return self.pairs[place][1]
+
+    def about(self) -> Iterator[About]:
+        """What each is about, without reading its line."""
+        return self.pairs.about()

@@ -238,8 +238,10 @@ class VideoLanguageModule(L.LightningModule):
         ids = {token: number for number, token in self.dialogue.special.items()}
         lm_loss = self.localizer.lm_weight * output.lm_loss
         terms = {"lm": lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
-        labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORE]
-        terms |= self.localizer.word_loss(output.logits, labels, ids)
+        if special := self.localizer.word_loss_tokens:
+            labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORE]
+            due = torch.isin(labels, labels.new_tensor([ids[token] for token in special]))
+            terms |= self.localizer.word_loss(output.words.logits(due), labels[due], ids)
         loss = sum(terms.values())
         self.log("train/loss", loss.detach(), logger=False, batch_size=len(batch.queries))  # for those who monitor it
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}

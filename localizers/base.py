@@ -76,6 +76,11 @@ class Localizer(ABC):
         """First values of the special tokens' rows, as ``models.vocabulary.add_tokens`` takes them."""
         return self.token_init, self.copied_rows
 
+    @property
+    def word_loss_tokens(self) -> tuple[str, ...]:
+        """Special tokens whose logits ``word_loss`` wants where they are due; none: it is not asked."""
+        return ()
+
     def head(self, width: int) -> nn.Module | None:
         """What is learned beside the language model, on hidden states of ``width``; None: nothing."""
         return None
@@ -121,7 +126,7 @@ class Localizer(ABC):
         """Named loss terms on the words themselves.
 
         Args:
-            logits: (N, V) of the supervised tokens of a batch.
+            logits: (N, V) of those supervised tokens of a batch that are ``word_loss_tokens``.
             labels: (N,) what they should be.
             ids: of the special tokens.
         """

@@ -101,6 +101,11 @@ class DigitTokens(WrittenSpans):
                 place += 1
         return found if times else as_read(answer.text, clip.duration_s, query.task == "dense_captioning")
 
+    @property
+    def word_loss_tokens(self) -> tuple[str, ...]:
+        """Digits, where they have a loss of their own."""
+        return tuple(token for token, character in TOKENS.items() if character != ".") if self.digit_weight else ()
+
     def word_loss(self, logits: Tensor, labels: Tensor, ids: Mapping[str, int]) -> dict[str, Tensor]:
         """With ``digit_weight``: where a digit is due, the others are right by a normal distribution of their distance.
 
@@ -108,7 +113,7 @@ class DigitTokens(WrittenSpans):
         """
         if not self.digit_weight:
             return {}
-        digits = torch.tensor([ids[token] for token, character in TOKENS.items() if character != "."])
+        digits = torch.tensor([ids[token] for token in self.word_loss_tokens])
         return {"digits": self.digit_weight * digit_loss(logits, labels, digits.to(labels.device))}
 
 

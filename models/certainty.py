@@ -23,7 +23,12 @@ class Certainty(LogitsProcessor):
         return scores
 
     def _keep(self, ids: Tensor) -> None:
-        self._said.append(self._likely.gather(1, ids[:, None]).squeeze(1))
+        self._said.append(self.chosen(ids))
+
+    def chosen(self, ids: Tensor) -> Tensor:
+        """Log-probabilities (B,) of tokens (B,) that were chosen by the scores of the last call, for one's own loop."""
+        likely, self._likely = self._likely.gather(1, ids[:, None]).squeeze(1), None
+        return likely
 
     def of(self, answers: Tensor) -> Tensor:
         """Log-probabilities (B, L) of the tokens of answers (B, L), which ``generate`` returned."""

@@ -6,8 +6,7 @@ reads off the state that predicted it, and stands in the token's input vector wh
 Shape suffixes: B dialogues, V videos, Q queries, N time tokens, T frames, L tokens, D width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -80,8 +79,7 @@ class Writing:
         frames: (V, T, D) input vectors of the videos' frames.
         seen: (V, T, D) by ``StatePoint``, states of these frames.
         mask: (V, T), true where a frame is real.
-        videos: (Q,) the video of each query.
-        calls: of each place, the states (Q, L, D) of every pass so far.
+        videos: (Q,) the video of each query that is being answered.
     """
 
     feedback: Feedback
@@ -90,32 +88,23 @@ class Writing:
     seen: Mapping[str, Tensor]
     mask: Tensor
     videos: Tensor
-    calls: Mapping[str, Sequence[Tensor]]
     moments: list[Tensor] = field(default_factory=list)
     """(Q, 2) of every new token, as they are read."""
 
-    @contextmanager
-    def listening(self, words: nn.Module) -> Iterator["Writing"]:
-        """Inside, what the embedding says of a new token is changed where it is a time token."""
-        hook = words.register_forward_hook(lambda _, args, output: self.read(args[0], output))
-        try:
-            yield self
-        finally:
-            hook.remove()
-
-    def read(self, ids: Tensor, inputs: Tensor) -> Tensor:
-        """Input vectors (Q, 1, D) of the new tokens (Q, 1).
+    def read(self, ids: Tensor, inputs: Tensor, states: Mapping[str, Tensor]) -> Tensor:
+        """Input vectors (Q, 1, D) of the new tokens (Q,).
 
         Args:
             ids: of the new tokens.
             inputs: (Q, 1, D) what the embedding says of them.
+            states: (Q, D) by ``StatePoint``, that predicted them.
         """
         moments = torch.full((len(ids), 2), torch.nan, device=inputs.device)
-        rows = torch.isin(ids[:, 0], ids.new_tensor(self.feedback.ids)).nonzero().flatten()
+        rows = torch.isin(ids, ids.new_tensor(self.feedback.ids)).nonzero().flatten()
         if len(rows):
-            states = {point: calls[-1][rows, -1] for point, calls in self.calls.items()}
+            before = {point: state[rows] for point, state in states.items()}
             seen = {point: frames[self.videos[rows]] for point, frames in self.seen.items()}
-            found = self.feedback.reader.just_written(self.head, states, seen, self.mask[self.videos[rows]])
+            found = self.feedback.reader.just_written(self.head, before, seen, self.mask[self.videos[rows]])
             if found is not None:
                 moments[rows] = found.to(moments)
         self.moments.append(moments)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from models.words import Words
+
 
 @dataclass(frozen=True, eq=False)
 class Output:
@@ -15,14 +17,19 @@ class Output:
 
     lm_loss: Tensor
     """Mean cross-entropy over the supervised tokens of the batch; 0 without any."""
-    logits: Tensor
-    """(N, V) of the supervised tokens, in row order."""
+    words: Words | None = None
+    """Of the supervised tokens, in row order; None: no language model is run."""
     states: dict[str, Tensor] = field(default_factory=dict)
     """(B, L, D) hidden states by the place where they were taken."""
     row_loss: Tensor | None = None
     """(B,) summed cross-entropy of each row, for logs; None: no language model is run."""
     row_tokens: Tensor | None = None
     """(B,) supervised tokens of each row."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(N, V) of the supervised tokens, computed when they are asked for."""
+        return self.words.logits()
 
     def losses_of(self, sources: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum and tokens of each source's loss, where rows have sources and a language model is run."""

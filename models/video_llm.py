@@ -5,14 +5,14 @@ tokens.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch, frame_states
 from datamodules.chat import IGNORE
@@ -29,6 +29,12 @@ from models.feedback import Feedback, Writing
 from models.inner_states import first_layers, inner_layer, watching
 from models.outputs import Generated, Output
 from models.routed_lora import route
+from models.shared_prefix import SharedPrefix
+from models.words import Words
+from models.writer import Writer
+
+CHUNK = 1024
+"""Tokens of a video that are read at once to answer questions: an hour takes little more memory than its cache."""
 
 
 def without_gradients(method: Callable) -> Callable:
@@ -137,20 +143,20 @@ class VideoLLM(nn.Module):
         supervised = next_labels != IGNORE
         blocks = torch.zeros_like(batch.input_ids) if batch.blocks is None else batch.blocks
         with self.watch() as seen, route(self.llm, batch.frame_mask):
-            logits = self.causal_lm(
+            read = self.causal_lm.get_decoder()(
                 inputs_embeds=inputs,
                 attention_mask=self.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks),
                 position_ids=block_positions(blocks),
-                logits_to_keep=supervised,
                 use_cache=False,
-            ).logits.flatten(end_dim=-2)
-        losses = F.cross_entropy(logits.float(), next_labels[supervised], reduction="none")
+            )
+        words = Words(self.causal_lm, read, supervised)
+        losses = words.losses(next_labels[supervised])
         tokens = supervised.sum(-1)
         rows = torch.arange(len(tokens), device=tokens.device).repeat_interleave(tokens, output_size=len(losses))
         return Output(
             # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
             lm_loss=losses.sum() / tokens.sum().clamp(min=1),
-            logits=logits,
+            words=words,
             states={point: calls[0] for point, calls in seen.items()},
             row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
             row_tokens=tokens,
@@ -200,102 +206,69 @@ class VideoLLM(nn.Module):
             settings: of transformers' ``generate``, for example ``max_new_tokens``.
 
         Returns:
-            one answer a query, padded to the longest.
+            one answer a query, up to its end.
         """
         video = (prompts.frame_mask, prompts.features, prompts.feature_mask, prompts.spatial, prompts.spatial_mask)
         prefix, frames = self.embed(prompts.prefix_ids, *video, prompts.question_ids, prompts.frame_times_s)
         if self.feedback:
             prefix = self.feedback(self.head, prefix, prompts.prefix_moments, self.feedback.frames(frames, {}))
-        cache = DynamicCache(config=self.causal_lm.config)
-        decoder = self.causal_lm.get_decoder()
-        with self.watch() as before, route(self.llm, prompts.frame_mask):
-            decoder(
-                inputs_embeds=prefix,
-                attention_mask=self.mask(prompts.prefix_mask, prefix.dtype, prompts.frame_mask, None),
-                position_ids=(prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0),
-                use_cache=True,
-                **cache_argument(decoder, cache),
-            )
-        longest = prompts.prefix_mask.shape[1] + prompts.suffix_mask.shape[1] + settings.get("max_new_tokens", 0)
+        states, cache = self._read_videos(prompts, prefix)
+        seen = {point: frame_states(values, prompts) for point, values in states.items()}
         if self.feedback:
-            frames = self.feedback.frames(
-                frames, {name: frame_states(seen[0], prompts) for name, seen in before.items()}
-            )
-        groups = answered_together(self.causal_lm, prompts.suffix_mask.sum(-1), longest)
-        start = prompts.prefix_mask.argmax(-1)
-        said, videos = {}, prompts.video_of_query.tolist()
-        for queries in groups:
-            own = cache if len(groups) == 1 else deepcopy(cache)
-            certainty = Certainty() if confident else None
-            followed = {"logits_processor": LogitsProcessorList([certainty])} if confident else {}
-            answers, steps, moments = self._answer(prompts, queries, prefix, frames, before, own, settings | followed)
-            likely = certainty.of(answers) if confident else None
-            for number, query in enumerate(queries.tolist()):
-                row = videos[query]
-                said[query] = Generated(
-                    ids=answers[number],
-                    frames={point: calls[0][row][prompts.frame_mask[row]] for point, calls in before.items()},
-                    predicting={point: states[number, :-1] for point, states in steps.items()},
-                    reading={point: states[number, 1:] for point, states in steps.items()},
-                    first={point: calls[0][row, start[row]] for point, calls in before.items()},
-                    moments=None if moments is None else moments[number],
-                    log_likely=None if likely is None else likely[number],
-                )
-        return [said[query] for query in sorted(said)]
+            frames = self.feedback.frames(frames, seen)
+        longest = prompts.prefix_mask.shape[1] + prompts.suffix_mask.shape[1] + settings.get("max_new_tokens", 0)
+        said = {}
+        for queries in answered_together(self.causal_lm, prompts.suffix_mask.sum(-1), longest):
+            answers = self._answer(prompts, queries, frames, seen, cache, Certainty() if confident else None, settings)
+            said |= dict(zip(queries.tolist(), answers, strict=True))
+        of_video = [
+            {
+                "frames": {point: values[row][real] for point, values in seen.items()},
+                "first": {point: values[row, start] for point, values in states.items()},
+            }
+            for row, (real, start) in enumerate(zip(prompts.feature_mask, prompts.prefix_mask.argmax(-1), strict=True))
+        ]
+        return [replace(said[query], **of_video[row]) for query, row in enumerate(prompts.video_of_query.tolist())]
+
+    def _read_videos(self, prompts: PromptBatch, prefix: Tensor) -> tuple[dict[str, Tensor], DynamicCache]:
+        """States (B, L, D) at every point, and the cache, behind input vectors (B, L, D): the beginning of prompts."""
+        cache, decoder = DynamicCache(config=self.causal_lm.config), self.causal_lm.get_decoder()
+        positions = (prompts.prefix_mask.cumsum(-1) - 1).clamp(min=0)
+        length = prefix.shape[1]
+        # Frames that attend to later ones need all of them, and processes that share layers as many passes as others.
+        step = length if self.bidirectional or self.sharded else CHUNK
+        with self.watch() as seen:
+            for start in range(0, length, step):
+                end = min(start + step, length)
+                mask, frame_mask = prompts.prefix_mask[:, :end], prompts.frame_mask[:, :end]
+                with route(self.llm, frame_mask):
+                    decoder(
+                        inputs_embeds=prefix[:, start:end],
+                        attention_mask=self.mask(mask, prefix.dtype, frame_mask, None),
+                        position_ids=positions[:, start:end],
+                        use_cache=True,
+                        **cache_argument(decoder, cache),
+                    )
+        return {point: torch.cat(calls, dim=1) for point, calls in seen.items()}, cache
 
     def _answer(
         self,
         prompts: PromptBatch,
         queries: Tensor,
-        prefix: Tensor,
         frames: Tensor,
-        before: dict[str, list[Tensor]],
+        seen: dict[str, Tensor],
         cache: DynamicCache,
+        certainty: Certainty | None,
         settings: dict,
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """New ids (Q, L) of some queries, the states (Q, 1 + L, D) around them, and what they were read as (Q, L, 2).
-
-        The cache holds the videos, of whose pass ``before`` are the states.
-        """
+    ) -> list[Generated]:
+        """Answers to some queries. The cache holds the videos, ``frames`` and ``seen`` are of them."""
         rows, length = prompts.video_of_query[queries], int(prompts.suffix_mask[queries].sum(-1).max())
-        cache.batch_select_indices(rows)
         suffix = self.words(prompts.suffix_ids[queries, -length:])
         if self.feedback and prompts.moments is not None:
             suffix = self.feedback(self.head, suffix, prompts.moments[queries, -length:], frames, rows)
-        attention_mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask[queries, -length:]], dim=1)
-        with self.watch() as during, self._listening(prompts, rows, frames, before, during) as writing:
-            answers = self.causal_lm.generate(
-                inputs_embeds=torch.cat([prefix[rows], suffix], dim=1),
-                attention_mask=attention_mask,
-                synced_gpus=self.sharded,
-                **cache_argument(self.causal_lm, cache),
-                **settings,
-            )
-            if self.states or self.feedback:  # the last token has been predicted, but not yet read
-                self._read_last(answers, attention_mask, cache)
-        steps = {point: torch.cat([call[:, -1:] for call in calls], dim=1) for point, calls in during.items()}
-        return answers, steps, torch.stack(writing.moments, dim=1) if writing else None
-
-    def _listening(
-        self,
-        prompts: PromptBatch,
-        rows: Tensor,
-        frames: Tensor,
-        before: dict[str, list[Tensor]],
-        during: dict[str, list[Tensor]],
-    ) -> AbstractContextManager[Writing | None]:
-        """Time tokens are read with their times inside, where the localizer has any. Queries are about ``rows``."""
-        if not self.feedback:
-            return nullcontext()
-        seen = {point: frame_states(calls[0], prompts) for point, calls in before.items()}
-        return Writing(self.feedback, self.head, frames, seen, prompts.feature_mask, rows, during).listening(self.words)
-
-    def _read_last(self, answers: Tensor, attention_mask: Tensor, cache: DynamicCache) -> None:
-        mask, decoder = F.pad(attention_mask, (0, answers.shape[1]), value=1), self.causal_lm.get_decoder()
-        decoder(
-            inputs_embeds=self.words(answers[:, -1:]),
-            attention_mask=mask,
-            position_ids=mask.sum(-1, keepdim=True) - 1,
-            use_cache=True,
-            **cache_argument(decoder, cache),
-        )
+        mask = torch.cat([prompts.prefix_mask[rows], prompts.suffix_mask[queries, -length:]], dim=1)
+        about = self.feedback, self.head, frames, seen, prompts.feature_mask, rows
+        writing = Writing(*about) if self.feedback else None
+        shared = SharedPrefix(cache, rows)
+        writer = Writer(self.causal_lm, shared, mask, self.states, writing, certainty, self.sharded)
+        return writer.write(suffix, settings)

@@ -35,7 +35,7 @@ class WithoutLLM(VideoLLM):
         video = (batch.frame_mask, batch.features, batch.feature_mask)
         read = {"question_ids": batch.question_ids, "frame_times_s": batch.frame_times_s}
         inputs, _ = self.embed(batch.input_ids, *video, **read)
-        return Output(inputs.new_zeros(()), inputs.new_zeros(0, 0), {"embedded": inputs})
+        return Output(inputs.new_zeros(()), states={"embedded": inputs})
 
     @torch.inference_mode()
     def generate(self, prompts: PromptBatch, **settings) -> list[Generated]:

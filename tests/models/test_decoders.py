@@ -182,6 +182,123 @@ def test_times_are_read_back_behind_sliding_windows(family, base):
     assert len({tuple(answer.moments[:, 0].nan_to_num(-1).tolist()) for answer in together}) > 1
 
 
+def ending(made, prompts) -> dict:
+    """Settings with which the answers end after different numbers of tokens, by a token that each of them says."""
+    vid = next(iter(made.dialogue.special), None)
+
+    def sometimes(read, scores):
+        return scores if vid is None or read.shape[1] % 3 else scores.index_fill(1, torch.tensor([vid]), 1e9)
+
+    settings = SETTINGS | {"max_new_tokens": 9, "logits_processor": LogitsProcessorList([sometimes])}
+    said = [answer.ids.tolist() for answer in made.model.generate(collate_prompts(prompts, 0), **settings)]
+    ends = {said[0][1], said[1][4]} - {vid}
+    return settings | {"eos_token_id": sorted(ends)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "system"),
+    [("llama", "text"), ("llama", "expert"), ("llama", "matching"), ("gpt2", "text"), ("granite", "meco"),
+     ("mistral", "text"), ("mistral", "matching"), ("gemma2", "expert"), ("gpt_oss", "text"), ("qwen3", "matching"),
+     ("gpt_neo", "text")],
+)  # fmt: skip
+def test_answers_that_end_leave_the_batch_and_change_no_other(family, system, base):
+    more = {"attention_types": [[["global", "local"], 1]], "num_layers": 2} if family == "gpt_neo" else {}
+    made = module(base(family, **(FAMILIES.get(family) or more)), system).eval()
+    prompts = [made.dialogue.prompt(query(number), video(20)) for number in (0, 1, 2)]
+    prompts += [made.dialogue.prompt(query(number), video(33, "w")) for number in (2, 0)]
+    settings, rows = ending(made, prompts), []
+    hook = made.model.causal_lm.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, __: rows.append(len(inputs[0]))
+    )
+    together = made.model.generate(collate_prompts(prompts, 0), **settings)
+    hook.remove()
+    lengths = [len(answer.ids) for answer in together]
+    assert len(set(lengths)) > 1
+    assert sum(rows) <= sum(lengths) + len(prompts)  # each is read to its end and leaves then
+    for prompt, answer in zip(prompts, together, strict=True):
+        (alone,) = made.model.generate(collate_prompts([prompt], 0), **settings)
+        assert answer.ids.tolist() == alone.ids.tolist()
+        torch.testing.assert_close(answer.predicting, alone.predicting, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(answer.reading, alone.reading, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(answer.moments, alone.moments, equal_nan=True)
+        assert all(len(states) == len(answer.ids) for states in answer.reading.values())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("system", ["text", "matching"])
+def test_a_process_whose_answers_have_ended_goes_on_with_the_others(system, base, monkeypatch):
+    """Where parameters are split, every process runs a layer as often as all others; its answers are the same."""
+    made = module(base("llama"), system).eval()
+    prompts = [made.dialogue.prompt(query(number), video(20)) for number in (0, 1)]
+    settings = ending(made, prompts)
+    alone = made.model.generate(collate_prompts(prompts, 0), **settings)
+    asked, passes = [], []
+
+    def reduce(going):
+        asked.append(going.item())
+        going += len(asked) <= 12  # another process writes twelve tokens
+
+    monkeypatch.setattr("models.writer.dist.all_reduce", reduce)
+    monkeypatch.setattr(made.model, "sharded", True)
+    hook = made.model.causal_lm.register_forward_hook(lambda *_: passes.append(1))
+    others = made.model.generate(collate_prompts(prompts, 0), **settings)
+    hook.remove()
+    assert asked[0] == 1 and asked[-1] == 0
+    assert len(passes) == 12 + bool(made.localizer.states)
+    for one, other in zip(alone, others, strict=True):
+        assert one.ids.tolist() == other.ids.tolist()
+        torch.testing.assert_close(one.predicting, other.predicting)
+        torch.testing.assert_close(one.reading, other.reading)
+        torch.testing.assert_close(one.moments, other.moments, equal_nan=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "system"), [("llama", "expert"), ("mistral", "text"), ("gemma2", "expert")])
+def test_a_video_that_is_read_in_parts_is_answered_as_one_that_is_read_at_once(family, system, base, monkeypatch):
+    made = module(base(family, **FAMILIES[family]), system).eval()
+    prompts = [made.dialogue.prompt(query(0), video(20)), made.dialogue.prompt(query(1), video(33, "w"))]
+    at_once = made.model.generate(collate_prompts(prompts, 0), **SETTINGS)
+    monkeypatch.setattr("models.video_llm.CHUNK", 7)
+    passes = []
+    hook = made.model.causal_lm.get_decoder().register_forward_hook(lambda *_: passes.append(1))
+    in_parts = made.model.generate(collate_prompts(prompts, 0), **SETTINGS)
+    hook.remove()
+    assert len(passes) > 33 / 7
+    for one, other in zip(at_once, in_parts, strict=True):
+        assert one.ids.tolist() == other.ids.tolist()
+        torch.testing.assert_close(one.frames, other.frames, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one.first, other.first, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one.reading, other.reading, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "granite", "gemma2", "cohere2", "gpt_oss", "opt"])
+def test_losses_word_by_word_are_those_of_all_logits_at_once(family, base, monkeypatch):
+    """Also where a family scales or caps its logits, and where rows of the last matrix learn."""
+    made = module(base(family, **FAMILIES[family]), "meco").eval()
+    batch, found, sizes = collate(examples(made), 0), [], []
+    labels = batch.labels[:, 1:][batch.labels[:, 1:] >= 0]
+    made.model.causal_lm.get_output_embeddings().register_forward_hook(
+        lambda *args: sizes.append(args[2].shape[:-1].numel())
+    )
+    for at_once in (2**25, 3 * made.model.causal_lm.config.vocab_size):
+        monkeypatch.setattr("models.words.LOGITS", at_once)
+        sizes.clear()
+        output = made.model(batch)
+        made.zero_grad()
+        output.lm_loss.backward()
+        gradients = {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+        found.append((output.lm_loss.detach(), output.row_loss, gradients))
+        assert max(sizes) <= max(3, at_once == 2**25 and len(labels))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+    inputs, _ = made.model.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
+    mask = made.model.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks)
+    places = torch.arange(inputs.shape[1])[None].expand(len(inputs), -1)
+    whole = made.model.causal_lm(inputs_embeds=inputs, attention_mask=mask, position_ids=places).logits[:, :-1]
+    torch.testing.assert_close(output.logits, whole[batch.labels[:, 1:] >= 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(output.lm_loss, torch.nn.functional.cross_entropy(output.logits.float(), labels))
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])
 def test_checkpointing_activations_changes_no_gradient(family, base):
     found = []

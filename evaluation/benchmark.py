@@ -19,13 +19,11 @@ from models.generation import GenerationChange
 from models.quantization_names import Quantization
 
 if TYPE_CHECKING:
-    from lightning import Trainer
-    from lightning.pytorch.callbacks import Callback
+    from lightning import Callback, Trainer
 
     from datamodules.prediction import Prediction
     from datamodules.schema import Query
     from datamodules.sources import Source
-    from evaluation.cost import Clock
     from lightning_modules.trained import TrainedModel
 
 
@@ -77,7 +75,6 @@ def benchmark(
     from lightning import seed_everything
 
     from datamodules.sources import Source
-    from evaluation.cost import cost
     from evaluation.protocol import check_features, check_trained_on, conditions, protocol
     from evaluation.reporting import scores_of, write_report
     from lightning_modules.trained import TrainedModel
@@ -91,12 +88,11 @@ def benchmark(
     wanted = list(read_queries(queries))
     about = {**conditions(module, reader.header, source, seed), "weights": weights_hash(checkpoint)}
     settings = {"eval_batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
-    trainer, found, resumed, clock = ask(module, source, wanted, output, about, devices, settings)
+    trainer, found, resumed, costs = ask(module, source, wanted, output, about, devices, settings)
     answered = [(query, found.get(query.id)) for query in wanted]
     scores = scores_of(answered, reader)
     if trainer.is_global_zero:
         about = protocol(module, reader.header, source, seed, answered, resumed)
-        costs = cost(module, clock, found.values())
         write_report(output, answered, reader, scores, about, f"{checkpoint} on {queries}, frames: {frames}", costs)
     leave_group()
     return scores
@@ -110,7 +106,7 @@ def ask(
     about: Mapping,
     devices: int,
     settings: Mapping,
-) -> "tuple[Trainer, dict[str, Prediction], int, Clock]":
+) -> "tuple[Trainer, dict[str, Prediction], int, dict[str, float]]":
     """Ask what an earlier run, which was stopped, has not answered.
 
     Args:
@@ -123,11 +119,11 @@ def ask(
         settings: of the data module.
 
     Returns:
-        the trainer, query id -> answer, how many answers were there before, and how long the others took.
+        the trainer, query id -> answer, how many answers were there before, and what answers cost.
     """
     from callbacks.predictions import PredictionWriter
     from datamodules.temporal import TemporalDataModule
-    from evaluation.cost import Clock
+    from evaluation.cost import Clock, cost
     from evaluation.resuming import answers_so_far
 
     known = answers_so_far(output, about, [query.id for query in wanted])
@@ -139,7 +135,7 @@ def ask(
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero and not writer.finished:  # there was nothing to ask
         writer.finish()
-    return trainer, writer.predictions, len(known), clock
+    return trainer, writer.predictions, len(known), cost(module, clock, writer.predictions.values())
 
 
 def tester(devices: int, *callbacks: "Callback") -> "Trainer":

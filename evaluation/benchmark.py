@@ -53,7 +53,7 @@ def benchmark(
         checkpoint: run folder or .ckpt of train.py, or released weights.
         shards: features of the videos.
         queries: annotation file; what is scored for each task is said in ``lightning_modules/scoring.py``.
-        output: folder for metrics.json, predictions.jsonl, timelines.png and spans.png.
+        output: folder for metrics.json, cost.json, predictions.jsonl, timelines.png and spans.png.
         llm: base model, if it is not where the run names it.
         dtype: to compute in; default bfloat16 on an accelerator, else float32.
         quantization: base in 4 (nf4) or 8 bits (int8); default as it was trained beside, none: not.

@@ -31,7 +31,7 @@ def write_report(
     title: str,
     costs: Mapping[str, float] | None = None,
 ) -> None:
-    """Write metrics.json, timelines.png and, where moments were asked for, spans.png; print the table.
+    """Write metrics.json, cost.json, timelines.png and, where moments were asked for, spans.png; print the table.
 
     Args:
         output: their folder.
@@ -44,8 +44,10 @@ def write_report(
     """
     lengths = lengths_s(answered, reader)
     beside = baselines(answered, lengths)
-    report = {"metrics": scores, "baselines": beside, "cost": dict(costs or {}), "protocol": protocol}
+    report = {"metrics": scores, "baselines": beside, "protocol": protocol}
     (output / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+    if costs is not None:  # a file of its own: the same run does not take the same time again
+        (output / "cost.json").write_text(json.dumps(costs, indent=2) + "\n")
     draw_timelines(output / "timelines.png", timeline_rows(answered, reader))
     if lengths:
         draw_spans(output / "spans.png", spans(answered, lengths))

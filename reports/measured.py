@@ -11,6 +11,7 @@ from datamodules.strict_json import read, read_object
 COST = "cost/"
 """Begins the names of what is no score."""
 RESULTS = "metrics.json"
+COSTS = "cost.json"
 SWEEP = "results.json"
 OWN = ("seed_everything", "output", "resume", "trainer.default_root_dir", "trainer.logger", "checkpoint.dirpath",
        "model.init_args.previous", "config")  # fmt: skip
@@ -94,7 +95,8 @@ def _read(label: str, folder: Path) -> list[_Result]:
     try:
         report = read_object(file)
         metrics, protocol = dict(report["metrics"]), _facts(report["protocol"])
-        costs = {f"{COST}{name}": value for name, value in report.get("cost", {}).items()}
+        beside = file.with_name(COSTS)
+        costs = {f"{COST}{name}": value for name, value in (read_object(beside) if beside.is_file() else {}).items()}
         metrics = metrics | _unread(metrics) | costs
     except FileNotFoundError:
         raise ValueError(f"{folder} holds neither {RESULTS} (of evaluate.py) nor {SWEEP} (of sweep.py)") from None

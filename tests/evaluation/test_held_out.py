@@ -92,7 +92,7 @@ def test_tokens_are_counted_up_to_the_end_of_an_answer(sweep, world, tmp_path):
         evaluate.main(["benchmark", *arguments, f"--batch_size={size}", f"--output={tmp_path / str(size)}"])
         answers = read_predictions(tmp_path / str(size) / "predictions.jsonl")
         found[size] = {answer.query_id: answer.tokens for answer in answers}
-        costs = json.loads((tmp_path / str(size) / "metrics.json").read_text())["cost"]
+        costs = json.loads((tmp_path / str(size) / "cost.json").read_text())
         assert costs["tokens_per_answer"] == pytest.approx(sum(found[size].values()) / len(found[size]))
         assert costs["ms_per_query"] > 0
     assert found[1] == found[16] and all(0 < tokens <= 24 for tokens in found[1].values())

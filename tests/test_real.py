@@ -38,6 +38,7 @@ def run(cache, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "fetch_stamps", lambda: None)
         patch.setattr(script, "DRAWN", (8, 3))
+        patch.setattr(script, "LONGEST", 8)
         script.main(output, full=True, parts=script.Parts(steps=2), sizes=Sizes(train=2, val=1, test=1))
     return output
 

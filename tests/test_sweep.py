@@ -162,7 +162,8 @@ def test_every_point_of_every_sweep_is_read_as_wandb_writes_it(path, monkeypatch
         configs = [TrainingCLI(args).config.as_dict() for args in commands]
         assert configs[-1]["seed_everything"] == first
         assert configs[-1]["data"]["val"]
-        made.add(str([(config["model"], config["data"]["train"]) for config in configs]))
+        learned = ((config["model"], config["data"]["train"], config["trainer"]["max_steps"]) for config in configs)
+        made.add(str(list(learned)))
     assert len(made) * len(settings["parameters"]["seed_everything"]["values"]) == len(points)
 
 

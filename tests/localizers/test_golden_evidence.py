@@ -159,14 +159,14 @@ def test_evidence_generation(official):
         inputs = feedback(official.head, inputs[None], moments[None], read_with)
         torch.testing.assert_close(inputs, official.tensors[f"{name}.input_embeds.0"], **CLOSE)
         states = [official.tensors[f"{name}.second_last.{step}"] for step in range(len(case["new_ids"]))]
-        calls, mask = {"before_last_layer": []}, torch.ones(1, len(frames), dtype=torch.bool)
+        mask = torch.ones(1, len(frames), dtype=torch.bool)
         only = {"before_last_layer": states[0][:, seen]}
-        writing = Writing(feedback, official.head, read_with, only, mask, torch.zeros(1, dtype=torch.long), calls)
+        writing = Writing(feedback, official.head, read_with, only, mask, torch.zeros(1, dtype=torch.long))
         for step, (state, new) in enumerate(zip(states, case["new_ids"], strict=True), 1):
-            calls["before_last_layer"].append(state)
             logits, _ = official.head(state[0, -1:], states[0][0, seen])
             assert list(official.localizer._run(logits[0].sigmoid())) == case["span_of_step"][step - 1]
-            read = writing.read(torch.tensor([[new]]), official.words(torch.tensor([[new]])))
+            predicting = {"before_last_layer": state[:, -1]}
+            read = writing.read(torch.tensor([new]), official.words(torch.tensor([[new]])), predicting)
             if f"{name}.input_embeds.{step}" in official.tensors:
                 torch.testing.assert_close(read, official.tensors[f"{name}.input_embeds.{step}"], **CLOSE)
         said = torch.cat(writing.moments)

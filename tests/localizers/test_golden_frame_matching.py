@@ -145,14 +145,13 @@ def test_frame_matching_generation(official):
         inputs = official.feedback(official.head, inputs[None], moments[None], frames[None])
         torch.testing.assert_close(inputs, official.tensors[f"{name}.input_embeds.0"], **CLOSE)
         steps = [official.tensors[f"{name}.second_last.{k}"] for k in range(len(case["new_ids"]))]
-        seen, calls = official.tensors[f"{name}.before_norm.0"][:, of_video], {"before_last_layer": []}
+        seen = official.tensors[f"{name}.before_norm.0"][:, of_video]
         mask = torch.ones(seen.shape[:2], dtype=torch.bool)
         only = torch.zeros(1, dtype=torch.long)
-        writing = Writing(official.feedback, official.head, frames[None], {"before_norm": seen}, mask, only, calls)
+        writing = Writing(official.feedback, official.head, frames[None], {"before_norm": seen}, mask, only)
         for step, (state, new) in enumerate(zip(steps, case["new_ids"], strict=True), 1):
-            calls["before_last_layer"].append(state)
             token = torch.tensor([[new]])
-            read = writing.read(token, official.words(token))
+            read = writing.read(token[0], official.words(token), {"before_last_layer": state[:, -1]})
             if f"{name}.input_embeds.{step}" in official.tensors:
                 torch.testing.assert_close(read, official.tensors[f"{name}.input_embeds.{step}"], **CLOSE)
         predicting = torch.cat([state[0, -1:] for state in steps])

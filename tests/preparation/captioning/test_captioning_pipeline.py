@@ -242,7 +242,7 @@ def test_failures_end_the_run_and_lose_nothing(server, run, tmp_path, monkeypatc
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_kill_and_resume(server, arguments, tmp_path, kind):
     """A killed run is repeated: what was recorded is not asked again, and the file is that of an undisturbed run."""
-    server.delay_s = 0.15
+    server.delay_s = 0.6
     command = [sys.executable, "prepare.py", *arguments("details", "--concurrency", "2")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     cache = tmp_path / "details.requests.jsonl"

@@ -1,6 +1,14 @@
-"""Whether files that a command is given are there: asked before the seconds that its libraries take to load."""
+"""Where a command keeps things, and whether files that it is given are there, asked before its libraries are loaded."""
 
+import os
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ``$WHENLM_CACHE``, or else ``whenlm`` in the user's cache folder."""
+    if own := os.environ.get("WHENLM_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whenlm"
 
 
 def check_there(**paths: Path | str | None) -> None:

@@ -95,13 +95,15 @@ def check_sources(settings: dict) -> None:
             named = [source.get(key) for key in ("queries", "shards", "videos")] if isinstance(source, dict) else []
             for place in named:
                 if isinstance(place, str) and not any(mark in place for mark in ELSEWHERE) and not Path(place).exists():
-                    raise FileNotFoundError(f"data.{part} names {place}, which is not there{REMEDY.get(part, '')}")
+                    remedy = REMEDY if part == "val" else ""
+                    raise FileNotFoundError(f"data.{part} names {place}, which is not there{remedy}")
 
 
-REMEDY = {
-    "val": ": `prepare.py annotations .. --hold_out 200` makes annotations of videos that it takes out of the training "
-    "data; or train without, --data.val null"
-}
+REMEDY = (
+    ": `prepare.py annotations .. --hold_out 200` makes it of videos that it takes out of the training data; "
+    "or train without, --data.val null"
+)
+"""For validation data that is not there."""
 
 
 def check_model(settings: dict) -> None:

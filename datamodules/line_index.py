@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from command_line.paths import cache_folder
 from command_line.progress import Bar
 from datamodules.query_files import query_from_dict
 from datamodules.schema import TASKS, Query
@@ -37,7 +38,7 @@ ROW = np.dtype(
 """A query. ``video`` and ``source`` are places in lists of names; ``duration_s`` is NaN where the line says none."""
 KEPT_FROM = 1 << 22
 """Bytes of a file whose index is kept; a smaller one is checked sooner than hashed and looked up."""
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whenlm" / "lines"
+CACHE = cache_folder() / "lines"
 BOM = b"\xef\xbb\xbf"
 STEP = 1000
 """Lines between two looks at the progress bar."""
@@ -116,8 +117,8 @@ def open_lines(path: Path, skips: Skips | None = None, cache: Path | None = None
     name = cache / file_fingerprint(path)
     kept = load(name, path)
     if kept and (skips is not None or not kept[1]):
-        for where, what in kept[1]:
-            skips.add(where, BAD, what)
+        for number, what in kept[1]:
+            skips.add(f"{path}, line {number}", BAD, what)
         return kept[0]
     index, bad = check_lines(path, skips)
     keep(name, index, bad)
@@ -142,11 +143,11 @@ def spans(path: Path) -> Iterator[tuple[int, bytes]]:
                 offset += len(part)
 
 
-def check_lines(path: Path, skips: Skips | None = None) -> tuple[LineIndex, list[tuple[str, str]]]:
+def check_lines(path: Path, skips: Skips | None = None) -> tuple[LineIndex, list[tuple[int, str]]]:
     """Read and check every line of an annotation file, keeping none.
 
     Returns:
-        the index, and where lines were that are no queries, with what is wrong with them.
+        the index, and the numbers of lines that are no queries, with what is wrong with them.
 
     Raises:
         ValueError, OSError: as ``open_lines`` does.
@@ -170,7 +171,7 @@ def check_lines(path: Path, skips: Skips | None = None) -> tuple[LineIndex, list
             try:
                 query = query_from_dict(decode(text))
             except ValueError as error:
-                refuse(skips, f"{path}, line {number}", str(error), bad)
+                refuse(skips, path, number, str(error), bad)
                 continue
             row = (offset, len(line), number, videos.setdefault(query.video, len(videos)), TASKS.index(query.task),
                    query.teaches, sources.setdefault(query.source, len(sources)),
@@ -186,12 +187,12 @@ def check_lines(path: Path, skips: Skips | None = None) -> tuple[LineIndex, list
     return LineIndex(index.path, once, index.videos, index.sources, size), bad
 
 
-def refuse(skips: Skips | None, where: str, what: str, bad: list[tuple[str, str]]) -> None:
+def refuse(skips: Skips | None, path: Path, number: int, what: str, bad: list[tuple[int, str]]) -> None:
     """Raise ValueError, or count a line that is no query."""
     if skips is None:
-        raise ValueError(f"{where}: {what}")
-    skips.add(where, BAD, what)
-    bad.append((where, what))
+        raise ValueError(f"{path}, line {number}: {what}")
+    skips.add(f"{path}, line {number}", BAD, what)
+    bad.append((number, what))
 
 
 def without_repeats(index: LineIndex, hashes: np.ndarray, skips: Skips | None, bad: list) -> np.ndarray:
@@ -209,14 +210,14 @@ def without_repeats(index: LineIndex, hashes: np.ndarray, skips: Skips | None, b
     for place in np.flatnonzero(counts[inverse] > 1).tolist():
         number, name = int(index.rows["number"][place]), index.query(place).id
         if name in seen:
-            refuse(skips, f"{index.path}, line {number}", f"id {name!r} was used in line {seen[name]} already", bad)
+            refuse(skips, index.path, number, f"id {name!r} was used in line {seen[name]} already", bad)
             repeats.append(place)
         else:
             seen[name] = number
     return np.delete(index.rows, repeats)
 
 
-def keep(name: Path, index: LineIndex, bad: list[tuple[str, str]]) -> None:
+def keep(name: Path, index: LineIndex, bad: list[tuple[int, str]]) -> None:
     """Write an index beside others; where that cannot be, nothing is kept. What says that it is whole comes last."""
     about = {"format": FORMAT, "lines": len(index), "bytes": index.bytes, "bad": bad}
     about |= {"tasks": list(TASKS), "videos": list(index.videos), "sources": list(index.sources)}
@@ -235,7 +236,7 @@ def keep(name: Path, index: LineIndex, bad: list[tuple[str, str]]) -> None:
                 partial.unlink()
 
 
-def load(name: Path, path: Path) -> tuple[LineIndex, list[tuple[str, str]]] | None:
+def load(name: Path, path: Path) -> tuple[LineIndex, list[tuple[int, str]]] | None:
     """A kept index and the lines that are no queries; None where there is none that is whole and of this format."""
     try:
         about = read_object(name.with_suffix(".json"))
@@ -245,6 +246,6 @@ def load(name: Path, path: Path) -> tuple[LineIndex, list[tuple[str, str]]] | No
         if rows.dtype != ROW or rows.shape != (about["lines"],):
             return None
         index = LineIndex(path, rows, about["videos"], about["sources"], about["bytes"], name.with_suffix(".npy"))
-        return index, [(where, detail) for where, detail in about["bad"]]
+        return index, [(int(number), what) for number, what in about["bad"]]
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None

@@ -52,7 +52,7 @@ def decode(text: str | bytes) -> Any:
         ValueError: it is not JSON, is nested too deeply, or has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise ValueError(f"not JSON ({error.msg} at {where})") from None
@@ -62,7 +62,7 @@ def decode(text: str | bytes) -> Any:
         raise ValueError("not JSON that can be read: it is nested too deeply") from None
 
 
-def _unique(pairs: list[tuple]) -> dict:
+def unique(pairs: list[tuple]) -> dict:
     """An object without repeated keys; json would keep the last one silently."""
     found = dict(pairs)
     if len(found) != len(pairs):

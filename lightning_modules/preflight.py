@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
 from command_line.tables import print_table
+from command_line.training_files import REMEDY
 from datamodules.batch import Batch, collate
 from datamodules.sampling import Draw
 from datamodules.temporal import TemporalDataModule, collate_readable
@@ -84,10 +85,7 @@ def check_validation(data: TemporalDataModule) -> None:
     """Open ``data.val``, and say how to make it where it is not there."""
     for source in data.sources["val"]:
         if not source.queries.is_file():
-            raise ValueError(
-                f"data.val names {source.queries}, which is not there: `prepare.py annotations .. --hold_out 200` "
-                "makes it of videos that it takes out of the training data; or train without, --data.val null"
-            )
+            raise ValueError(f"data.val names {source.queries}, which is not there{REMEDY}")
     data.open("val")
 
 

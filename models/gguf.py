@@ -1,7 +1,6 @@
 """GGUF files as base models: converted once into a checkpoint folder, which every later run reads."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 import warnings
@@ -11,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from command_line.paths import cache_folder
 from command_line.tables import say
 
 SMOLLM = "smollm"
@@ -120,13 +120,6 @@ def split_as(tokenizer: Tokenizer, manner: str, file: Path) -> None:
             "compare the ids of a text with digits with those of the model's tokenizer, or give a checkpoint folder",
             stacklevel=2,
         )
-
-
-def cache_folder() -> Path:
-    """Where conversions are kept."""
-    if own := os.environ.get("WHENLM_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whenlm"
 
 
 def _digest(file: Path) -> str:

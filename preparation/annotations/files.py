@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datamodules.schema import Event, Query
 from datamodules.skips import OnError, Skips
+from datamodules.strict_json import unique
 
 REPAIRED = "repaired"
 """Begins what is counted of windows that were mended."""
@@ -41,7 +42,7 @@ def read_json(path: Path):
     """
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=unique)
     except RecursionError:
         raise ValueError(f"{path}: not JSON that can be read: it is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -57,15 +58,6 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
         return list(reader.fieldnames or []), [(f"line {reader.line_num}", row) for row in reader]
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: no csv ({error})") from None
-
-
-def _unique(pairs: list[tuple]) -> dict:
-    """An object without repeated keys; json would keep the last one silently."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"{twice!r} is there twice; remove one of them")
-    return found
 
 
 def describe(content) -> str:
@@ -154,7 +146,7 @@ class Records:
             if line.strip():
                 with self.entry(f"line {place}"):
                     try:
-                        rows.append((f"line {place}", json.loads(line, object_pairs_hook=_unique)))
+                        rows.append((f"line {place}", json.loads(line, object_pairs_hook=unique)))
                     except json.JSONDecodeError as error:
                         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
                     except RecursionError:

@@ -135,6 +135,15 @@ def test_broken_lines_are_refused_or_counted_as_before_also_the_second_time(reco
         assert str(found.value) == str(expected.value)
 
 
+def test_a_copy_of_a_file_is_named_by_its_own_path(cache, tmp_path):
+    """Its index is found by its content."""
+    paths = [write(tmp_path / name, grounding(0), "{") for name in ("first.jsonl", "copy.jsonl")]
+    for path in paths:
+        skips = Skips("skip")
+        open_lines(path, skips)
+        assert [entry.where for entry in skips.entries] == [f"{path}, line 2"]
+
+
 def test_bytes_that_are_no_text_are_refused(cache, tmp_path):
     path = tmp_path / "lines.jsonl"
     path.write_bytes(json.dumps(grounding(0)).encode() + b"\n\xff{}\n")

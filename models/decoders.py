@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from datamodules.packing import attention_pattern
-
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers, as transformers names them, whose attention can be written as a mask."""
 LOCAL, CHUNKED = "local_attention", "chunked_attention"
@@ -94,26 +92,6 @@ def check_patterns(llm: PreTrainedModel, what: str) -> None:
             f"{type(llm).__name__} has layers of {', '.join(sorted(other))}, whose attention cannot follow a pattern, "
             f"and {what} need one"
         )
-
-
-def pattern_masks(
-    llm: PreTrainedModel,
-    attention_mask: Tensor,
-    dtype: torch.dtype,
-    blocks: Tensor | None,
-    frame_mask: Tensor | None,
-) -> Tensor | dict[str, Tensor]:
-    """The mask (B, 1, L, L) of ``attention_pattern``, or one for each kind of layer where there are several.
-
-    Raises:
-        ValueError: the attention of a layer cannot follow a pattern.
-    """
-    check_patterns(llm, "dialogues that share a video, or frames that attend to later ones,")
-    masks = {
-        kind: attention_pattern(attention_mask, dtype, blocks, frame_mask, window)
-        for kind, window in layer_windows(llm).items()
-    }
-    return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def cache_argument(module: nn.Module, cache: Cache) -> dict[str, Cache]:

@@ -18,7 +18,7 @@ from jsonargparse import auto_cli
 
 from benchmarks.stages import SIZES, measure, show
 
-OTHERS = ("growth", "shared_video", "generation", "experts", "online", "extraction", "startup")
+OTHERS = ("growth", "padding", "shared_video", "generation", "experts", "online", "extraction", "startup")
 """``scoring`` needs published annotations: python -m benchmarks.scoring."""
 
 

@@ -6,13 +6,44 @@ Shape suffixes: B sequences, L tokens.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from datamodules.batch import Example
+
+
+def pack_alike(examples: list[Example]) -> list[Example]:
+    """Put dialogues about one video behind one copy of its frames, those that begin alike.
+
+    Others, for example with words before the video that differ, stand in sequences of their own.
+    """
+    groups: list[list[Example]] = []
+    for example in examples:
+        alike = (group for group in groups if begin_alike(group[0], example))
+        if group := next(alike, None):
+            group.append(example)
+        else:
+            groups.append([example])
+    return [pack(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def beginning(example: Example) -> int:
+    """Tokens up to the last of the video; 0: there are none of it."""
+    video = example.frame_mask if example.spatial_mask is None else example.frame_mask | example.spatial_mask
+    return int(video.nonzero().max()) + 1 if video.any() else 0
+
+
+def begin_alike(first: Example, other: Example) -> bool:
+    """Whether two dialogues about one video are the same up to its last token."""
+    end = beginning(first)
+    if end == 0 or end != beginning(other):
+        return False
+    # Times as shares of a length differ where queries say different lengths.
+    moments = (each.moments[:end].nan_to_num(-1) for each in (first, other))
+    return torch.equal(first.input_ids[:end], other.input_ids[:end]) and torch.equal(*moments)
 
 
 def pack(examples: list[Example]) -> Example:
@@ -29,13 +60,9 @@ def pack(examples: list[Example]) -> Example:
     """
     first = examples[0]
     assert first.question_ids is None, "the adapter reads the frames anew for every question"
-    of_video = first.frame_mask if first.spatial_mask is None else first.frame_mask | first.spatial_mask
-    prefix = int(of_video.nonzero().max()) + 1 if of_video.any() else 0
+    prefix = beginning(first)
     for example in examples:
-        alike = torch.equal(example.input_ids[:prefix], first.input_ids[:prefix])
-        # Times as shares of a length differ where queries say different lengths.
-        alike = alike and torch.equal(*(each.moments[:prefix].nan_to_num(-1) for each in (example, first)))
-        if prefix == 0 or not alike or example.frame_mask[prefix:].any():
+        if not begin_alike(first, example):
             raise ValueError(
                 f"queries {first.queries[0].id} and {example.queries[0].id} cannot share one copy of the video: "
                 "their dialogues differ before its last frame; set queries_per_video: 1"
@@ -102,10 +129,10 @@ class Pattern:
         """Whether it is causal, and no more."""
         return self.blocks is None and self.frames is None
 
-    def part(self, row: int, length: int) -> "Pattern":
-        """That of the beginning of one row."""
+    def part(self, rows: Sequence[int], length: int) -> "Pattern":
+        """That of the beginning of some rows."""
         parts = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return Pattern(**{name: None if all_ is None else all_[row : row + 1, :length] for name, all_ in parts})
+        return Pattern(**{name: None if all_ is None else all_[list(rows), :length] for name, all_ in parts})
 
     def rule(self, window: int | None = None) -> Rule:
         """The pattern as a function of two places.

@@ -3,8 +3,8 @@
 Sequences stand end to end in one row, without padding, and attention runs
 
 * by FlexAttention, on CUDA, where it is more than causal: a block mask of the pattern's rule, nothing quadratic;
-* by SDPA for each sequence on its own elsewhere: causal where the pattern is (its flash kernels), else with a dense
-  mask of that sequence.
+* by SDPA for each sequence on its own elsewhere, those of one length together: causal where the pattern is (its flash
+  kernels), else with a dense mask of that sequence.
 
 Families whose attention cannot be replaced (GPT-Neo), and those with one of their own (``eager``: Gemma 2, gpt-oss),
 keep padded rows and dense masks.
@@ -14,6 +14,7 @@ Shape suffixes: B sequences, L tokens of the longest, P tokens of all, H heads, 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -31,23 +32,25 @@ NAME = "end_to_end"
 """Under which transformers knows this attention."""
 TILE = 128
 """Places that FlexAttention takes together; a row has a multiple of them, so that few lengths are compiled."""
+LITTLE = 0.05
+"""Share of padding, behind causal sequences which do not see it, that costs less than to lay them end to end."""
 SMALLEST_HEAD = 16
 """Width below which FlexAttention has no kernel."""
 
 
 class Ends(Tensor):
-    """Lengths (1, 1, 1, B) of the sequences of a row. It has four dimensions, and transformers hands it to every layer
-    as it is, also to one that runs again in the backward pass.
+    """Lengths (1, 1, 1, G) of the sequences of a row, those of one length together. It has four dimensions, and
+    transformers hands it to every layer as it is, also to one that runs again in the backward pass.
     """
 
-    parts: list[tuple[int, Tensor | None]]
-    """Of each sequence its length and mask (1, 1, L, L); None: it is causal."""
+    groups: list[tuple[int, int, Tensor | None]]
+    """How many sequences of one length follow one another, the length, and their mask (N, 1, L, L); None: causal."""
 
     @classmethod
-    def of(cls, parts: list[tuple[int, Tensor | None]], device: torch.device) -> "Ends":
-        """Of sequences that follow one another on a device."""
-        ends = torch.tensor([length for length, _ in parts], device=device).view(1, 1, 1, -1).as_subclass(cls)
-        ends.parts = parts
+    def of(cls, groups: list[tuple[int, int, Tensor | None]], device: torch.device) -> "Ends":
+        """Of groups that follow one another on a device."""
+        ends = torch.tensor([length for _, length, _ in groups], device=device).view(1, 1, 1, -1).as_subclass(cls)
+        ends.groups = groups
         return ends
 
 
@@ -58,8 +61,8 @@ Mask = Tensor | BlockMask
 class Layout:
     """Where the tokens of a batch stand while a decoder runs."""
 
-    mask: Mask | dict[str, Mask]
-    """What the decoder takes, or that of each kind of layer."""
+    mask: Mask | dict[str, Mask] | None
+    """What the decoder takes, or that of each kind of layer; None: all is causal."""
     shape: tuple[int, int]
     """B and L."""
     places: Tensor | None = None
@@ -103,12 +106,10 @@ def lay_out(llm: PreTrainedModel, pattern: Pattern, dtype: torch.dtype) -> Layou
     if end_to_end(llm) and flexible(llm, pattern):
         return _joined(llm, pattern)
     lengths = pattern.real.sum(-1).tolist()
+    if end_to_end(llm) and pattern.plain and sum(lengths) >= (1 - LITTLE) * pattern.real.numel():
+        return Layout(None, shape)
     if end_to_end(llm) and min(lengths) < shape[1]:
-        _attend_so(llm)
-        parts = [pattern.part(row, length) for row, length in enumerate(lengths)]
-        return Layout(
-            by_kind(llm, lambda window: _ends(parts, dtype, window)), shape, pattern.real.flatten().nonzero().squeeze(1)
-        )
+        return _grouped(llm, pattern, lengths, dtype)
     if pattern.plain:
         return Layout(pattern.real.long(), shape)
     return Layout(by_kind(llm, lambda window: pattern.dense(dtype, window)), shape)
@@ -158,12 +159,25 @@ def _joined(llm: PreTrainedModel, pattern: Pattern) -> Layout:
     return replace(layout, mask=by_kind(llm, lambda window: block_mask(row, window)))
 
 
+def _grouped(llm: PreTrainedModel, pattern: Pattern, lengths: list[int], dtype: torch.dtype) -> Layout:
+    """One row in which sequences of one length stand together, and are read by one call."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    groups = [(list(rows), length) for length, rows in groupby(order, lengths.__getitem__)]
+    parts = [pattern.part(rows, length) for rows, length in groups]
+    numbers = torch.arange(pattern.real.numel(), device=pattern.real.device).view_as(pattern.real)
+    _attend_so(llm)
+    masks = by_kind(llm, lambda window: _ends(parts, dtype, window))
+    return Layout(masks, tuple(pattern.real.shape), numbers[order][pattern.real[order]])
+
+
 def _ends(parts: list[Pattern], dtype: torch.dtype, window: int | None) -> Ends:
     """Where sequences of these patterns end; those that are causal have no mask."""
-    lengths = [part.real.shape[1] for part in parts]
-    causal = [part.plain and (window is None or window >= length) for part, length in zip(parts, lengths, strict=True)]
-    masks = [None if so else part.dense(dtype, window) for part, so in zip(parts, causal, strict=True)]
-    return Ends.of(list(zip(lengths, masks, strict=True)), parts[0].real.device)
+    groups = []
+    for part in parts:
+        count, length = part.real.shape
+        causal = part.plain and (window is None or window >= length)
+        groups.append((count, length, None if causal else part.dense(dtype, window)))
+    return Ends.of(groups, parts[0].real.device)
 
 
 def _attend_so(llm: PreTrainedModel) -> None:
@@ -181,9 +195,12 @@ def attend(
         return flex_attention_forward(module, query, key, value, attention_mask, **settings)
     if not isinstance(attention_mask, Ends):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    lengths, masks = zip(*attention_mask.parts, strict=True)
-    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), masks, strict=True)
-    return torch.cat([sdpa_attention_forward(module, *part, **settings)[0] for part in parts], dim=1), None
+    found, sizes = [], [count * length for count, length, _ in attention_mask.groups]
+    parts = zip(*(states.split(sizes, dim=2) for states in (query, key, value)), attention_mask.groups, strict=True)
+    for *states, (count, length, mask) in parts:
+        rows = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in states)
+        found.append(sdpa_attention_forward(module, *rows, mask, **settings)[0].flatten(0, 1))
+    return torch.cat(found)[None], None
 
 
 AttentionInterface.register(NAME, attend)

@@ -7,7 +7,7 @@ from inspect import signature
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers, as transformers names them, whose attention can be written as a mask."""
@@ -35,7 +35,12 @@ def layers(llm: PreTrainedModel) -> nn.ModuleList:
 
 def layer_windows(llm: PreTrainedModel) -> dict[str, int | None]:
     """How many tokens, itself and those before it, a token sees in each kind of layer. None: all; 0: it depends."""
-    config = llm.config.get_text_config()
+    return windows(llm.config)
+
+
+def windows(config: PreTrainedConfig) -> dict[str, int | None]:
+    """``layer_windows`` of a model with this configuration."""
+    config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
     if kinds := getattr(config, "layer_types", None):
         return {kind: {FULL: None, SLIDING: window}.get(kind, 0) for kind in sorted(set(kinds))}
@@ -75,6 +80,11 @@ def check_inputs(llm: PreTrainedModel) -> None:
             f"{type(llm).__name__} takes no position_ids, so tokens behind padding and behind a shared video would "
             "stand in wrong places: choose another base"
         )
+
+
+def windows_follow_patterns(config: PreTrainedConfig) -> bool:
+    """Whether ``check_patterns`` lets a model with this configuration pass."""
+    return windows(config).keys() <= {FULL, SLIDING}
 
 
 def check_patterns(llm: PreTrainedModel, what: str) -> None:

@@ -155,6 +155,18 @@ def test_sequences_end_to_end_learn_what_padded_rows_learn(family, how, monkeypa
     torch.testing.assert_close(learned(model, rows), one, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_little_padding_behind_causal_rows_needs_no_mask(family, monkeypatch):
+    model, rows = VideoLLM(tiny(family), LinearAdapter(8, 32)).train(), batch(packed=False)
+    monkeypatch.setattr(attention, "LITTLE", 0.9)
+    pattern = Pattern.of(rows.attention_mask, None, None)
+    assert lay_out(model.causal_lm, pattern, torch.float32).mask is None
+    one = learned(model, rows)
+    monkeypatch.setattr(attention, "end_to_end", lambda llm: False)
+    assert torch.equal(lay_out(model.causal_lm, pattern, torch.float32).mask, rows.attention_mask)
+    torch.testing.assert_close(learned(model, rows), one, rtol=1e-3, atol=1e-5)
+
+
 def test_the_share_of_padding_is_told(monkeypatch):
     model, rows = VideoLLM(tiny("llama"), LinearAdapter(8, 32)), batch(packed=True)
     assert [int(number) for number in model(rows).padding_of(rows.attention_mask)["padding"]][0] == 0
@@ -180,8 +192,8 @@ def test_where_attention_is_causal_no_mask_is_made(family, monkeypatch):
     mask = lay_out(model.causal_lm, Pattern.of(rows.attention_mask, None, None), torch.float32).mask
     kinds = mask if isinstance(mask, dict) else {"full_attention": mask}
     assert all(isinstance(ends, Ends) for ends in kinds.values())
-    assert all(part is None for _, part in kinds["full_attention"].parts)
-    assert len(made) == (family == "qwen2") * int((rows.attention_mask.sum(-1) > 5).sum())
+    assert all(mask is None for *_, mask in kinds["full_attention"].groups)
+    assert len(made) == (family == "qwen2") * len({int(size) for size in rows.attention_mask.sum(-1) if size > 5})
 
 
 @torch.no_grad()

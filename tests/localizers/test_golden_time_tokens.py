@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from datamodules.markup import Text, any_of, literal
 from datamodules.schema import Event, Query, Turn
 from localizers import TimeTokens
 from localizers.answer import Answer
+from metrics.spans import iou
 from models.vocabulary import add_tokens, rescaled
 
 pytestmark = pytest.mark.golden
@@ -171,29 +173,72 @@ def test_time_tokens_omnivid_reads(official):
 
 
 def test_time_tokens_omnivid_events(official):
+    """With and without counters; points are events of which only the start is told."""
     for case in official["omnivid"]["target"]:
-        settings = case["settings"]
-        if settings["use_event_counter"] or settings["points"] or settings["num_iou_bins"]:
-            continue  # other parts of its answers, which no other system has
-        localizer = tokens("omnivid", settings["num_bins"])
-        spans = [span for span in case["timestamps"] if span[0] != span[1]]
-        said = [text.strip() for text, span in zip(case["sentences"], case["timestamps"], strict=True) if span in spans]
-        axis = clip(case["duration"])
-        told = "".join(localizer.event(localizer.span(*s, axis), text) for s, text in zip(spans, said, strict=True))
-        assert told == case["out"][0], case["id"]
+        settings, axis = case["settings"], clip(case["duration"])
+        if settings["num_iou_bins"]:
+            continue  # tokens for how well a proposal of another model fits
+        kept = [at for at, (start_s, end_s) in enumerate(case["timestamps"]) if settings["points"] or start_s != end_s]
+        if settings["use_event_counter"] and len(kept) < len(case["timestamps"]):
+            continue  # (defect) it counts events that it leaves out
+        localizer = omnivid(settings, counters=100 * settings["use_event_counter"])
+        spans = [localizer.span(*case["timestamps"][at], axis) for at in kept]
+        assert spans == case["out"][1], case["id"]
+        said = [case["sentences"][at] for at in kept]
+        told = localizer.description(spans, said)
+        assert bare(told) == bare(case["out"][0]), case["id"]
+        query = Query("q", "v", "dense_captioning", events=(Event(0, 1, "x"),))
+        assert [*map(bare, localizer.decode(query, Answer(told), axis).captions)] == [*map(bare, said)]
+
+
+def bare(text: str) -> str:
+    """In small letters, without the full stops of sentences and the blanks around tokens: ours end and begin as such."""
+    return re.sub(r"\.(?=<)|\.$", "", re.sub(r"\s*(<[^>]*>)\s*", r"\1", text.strip().lower()))
+
+
+def omnivid(settings: dict, **more) -> TimeTokens:
+    """As a case of OmniVid says."""
+    order = {"start_end_cat": "start_end", "center_duration_cat": "centre_length"}[settings["time_triplet"]]
+    localizer = tokens("omnivid", settings["num_bins"], order=order, **more)
+    return replace(localizer, wording="{start}") if settings.get("points") else localizer
+
+
+def test_time_tokens_omnivid_restores(official):
+    """Captions, moments and points of a list of tokens. Where nothing can be read, theirs is the whole video."""
     for case in official["omnivid"]["restore"]:
-        if case["function"] == "restore_sentence_gebd" or "nothing" in case["id"] or "no moment" in case["id"]:
-            continue  # points; and a whole video where nothing can be read
-        localizer = tokens("omnivid", case["settings"]["num_bins"])
-        text = " ".join(token for token in case["tokens"] if token not in ("<s>", "</s>", "<pad>"))
-        dense = case["function"] == "restore_sentence_dvp"
-        query = Query("q", "v", "dense_captioning" if dense else "grounding", "x", (Event(0, 1, "x"),))
-        found = localizer.decode(query, Answer(text), clip(case["duration"]))
-        spans = [[start, end] for start, end, _ in found.spans]
-        expected = case["out"][1] if dense else case["out"]
-        assert spans[: len(expected)] == [pytest.approx(span) for span in expected], case["id"]
-        if dense:
-            assert list(found.captions) == case["out"][0]
+        what = case["function"].rpartition("_")[2]
+        if case["settings"]["time_triplet"] != "start_end_cat" and "Charades" in case["extra"]:
+            continue  # (defect) seconds are taken for bins once more
+        localizer = omnivid(case["settings"] | {"points": what == "gebd"})
+        read = [token for token in case["tokens"] if token not in ("<s>", "</s>", "<pad>")]
+        query = Query("q", "v", "grounding" if what == "mr" else "dense_captioning", "x", (Event(0, 1, "x"),))
+        found = localizer.decode(query, Answer(" ".join(read)), clip(case["duration"]))
+        expected = case["out"] if what == "mr" else case["out"][1]
+        spans = [start if what == "gebd" else [start, end] for start, end, _ in found.spans]
+        if not spans:
+            assert found.rule is None
+            assert expected in ([], [[0, case["duration"]]]), case["id"]
+            continue
+        if "Charades" not in case["extra"]:  # (defect) a pair among the last tokens is missed
+            missed = 2 if what == "mr" else 3
+            assert len(spans) == len(expected) or is_time(case["tokens"][-missed - 1 :]), case["id"]
+        assert spans[: len(expected)] == [pytest.approx(each) for each in expected], case["id"]
+        if what != "mr":
+            assert [*found.captions][: len(expected)] == case["out"][0], case["id"]
+
+
+def is_time(tokens: list[str]) -> bool:
+    """Whether any is a time."""
+    return any(token.startswith("<time_bin_") for token in tokens)
+
+
+def test_time_tokens_omnivid_iou_of_spans(official):
+    """Of the two spans that four tokens name, in steps; reversed ones, empty ones, and words have none."""
+    for case in official["omnivid"]["token_iou"]:
+        numbers = [re.fullmatch(r"<time_bin_(\d+)>", token) for token in case["tokens"]]
+        first, second = ([int(number[1]) for number in pair if number] for pair in (numbers[:2], numbers[2:]))
+        valid = len(first) == len(second) == 2 and first[0] < first[1] and second[0] < second[1]
+        assert case["iou"] == pytest.approx(iou(first, second) if valid else 0.0), case
 
 
 def test_time_tokens_by_default_are_inside_the_video():

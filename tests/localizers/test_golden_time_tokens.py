@@ -192,7 +192,7 @@ def test_time_tokens_omnivid_events(official):
 
 
 def bare(text: str) -> str:
-    """In small letters, without the full stops of sentences and the blanks around tokens: ours end and begin as such."""
+    """In small letters, without full stops and the blanks around tokens: ours are written as sentences."""
     return re.sub(r"\.(?=<)|\.$", "", re.sub(r"\s*(<[^>]*>)\s*", r"\1", text.strip().lower()))
 
 

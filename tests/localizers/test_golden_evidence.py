@@ -1,6 +1,7 @@
 """Evidence tokens equal D2VLM's released code: runs of frames, scores, labels, losses, gradients, and generation."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -123,7 +124,8 @@ def test_evidence_scores_labels_and_inputs(official):
             first, end = case["frame_rows"][number][-1]
             scores, _ = official.head(states[at - 1], states[first:end])
             torch.testing.assert_close(scores, official.tensors[f"{name}.scores.{number}"], **CLOSE)
-            labels = official.localizer.soft_labels(batch.moments[number, at], end - first)
+            localizer = replace(official.localizer, alpha=case["alpha"])
+            labels = localizer.soft_labels(batch.moments[number, at], end - first)
             torch.testing.assert_close(labels, official.tensors[f"{name}.soft_labels.{number}"], **CLOSE)
         frames = torch.stack([batch.features, batch.inner], dim=2)
         inputs = official.words(batch.ids).masked_scatter(

@@ -45,6 +45,7 @@ from models.temporal_head import HeadOutput
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from preparation.features.sampling import Sampling
+from sweeps.sweep_file import grid, read_sweep
 
 ROOT = Path(__file__).parent.parent.parent
 WAYS = {
@@ -291,6 +292,17 @@ def test_the_points_of_the_comparison_are_all_nine_ways_with_the_same_base():
         kinds.append(type(localizer))
     assert len(set(kinds)) == len(kinds) == 9
     assert "/val/" in sweep["parameters"]["data.val"]["value"]
+
+
+@pytest.mark.parametrize("name", ["paradigms", "paradigms_baseline"])
+def test_the_comparison_has_rates_to_choose_by_validation(name):
+    """Points of the first rate come first, so that those that were run keep their folders."""
+    sweep = read_sweep(ROOT / f"configs/sweeps/{name}.yaml")
+    rates = [point["model.init_args.optimization.lr"] for point in grid(sweep["parameters"])]
+    half = len(rates) // 2
+    assert rates == [rates[0]] * half + [rates[-1]] * half
+    assert rates[0] != rates[-1]
+    assert sweep["metric"] == {"name": "val/grounding/mIoU", "goal": "maximize"}
 
 
 FOLDERS = ("time_tokens", "digit_tokens", "text_seconds", "time_distribution", "evidence_tokens")

@@ -167,6 +167,20 @@ def test_a_prompt_is_the_beginning_of_an_example(localizer, llm):
 
 
 @ways
+def test_an_image_and_a_video_of_one_frame_are_learned(localizer, llm):
+    """An image has no length, so that nothing in it has a share of the duration."""
+    dialogue, model = system(localizer, llm)
+    ids, pixels = {token: number for number, token in dialogue.special.items()}, np.ones((1, 8), np.float16)
+    image, short = (Video("v", length_s, np.zeros(1), pixels) for length_s in (0.0, 2.0))
+    said = Query("a", "v", "dialogue", turns=(Turn("What is it?", "A dog."),))
+    found = Query("b", "v", "grounding", "a dog", (Event(0.2, 1.0, "a dog"),))
+    batch = collate([dialogue.example(said, image, Random(0)), dialogue.example(found, short, Random(0))], 0)
+    output = model(batch)
+    terms = [output.lm_loss, *localizer.loss(model.head, output.states, batch, ids).values()]
+    assert all(term.isfinite() for term in terms)
+
+
+@ways
 def test_there_is_none_is_learned_and_read(localizer, llm):
     dialogue, _ = system(localizer, llm)
     example = dialogue.example(QUERIES[-1], video(EVEN), Random(0))

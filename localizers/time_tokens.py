@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from random import Random
 from typing import ClassVar, Literal
 
@@ -196,7 +197,7 @@ class TimeTokens(WrittenSpans):
     def _points(self, query: Query, text: str, tokens: Sequence[re.Match], clip: Clip) -> Iterator[Found]:
         """Of events that are told by their start: until the next one in a dense caption, else one step long."""
         dense, numbers = query.task == "dense_captioning", [int(token[1]) for token in tokens]
-        for token, number, behind in zip(tokens, numbers, [*tokens[1:], None], strict=True):
+        for token, number, behind in zip_longest(tokens, numbers, tokens[1:]):
             last = min((other for other in numbers if other > number), default=self.count - 1) if dense else number + 1
             first = min(number, self.count - 2)  # of the end of the video, the last step
             ends = (clip.true_s(self.seconds(each, clip.duration_s)) for each in (first, last))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from datamodules.clip import Clip
 from datamodules.markup import Text, any_of, literal
+from datamodules.rendered import Unsayable
 from datamodules.schema import Event, Query, Turn
 from localizers import TimeTokens
 from localizers.answer import Answer
@@ -253,3 +254,28 @@ def test_time_tokens_by_default_are_inside_the_video():
     none = localizer.decode(Query("q", "v", "grounding", "x"), Answer(Text(localizer.no_moment)), axis)
     assert (none.rule, none.spans) == ("none", ())
     assert localizer.decode(Query("q", "v", "grounding", "x"), Answer("banana"), axis).rule is None
+
+
+def test_time_tokens_of_starts_last_until_the_next_one():
+    """As chapters do; asked for moments they are one step long."""
+    localizer, axis = TimeTokens(count=11, wording="at {start}", mark_questions=False), clip(20.0)
+    turn = Turn("?", task="dense_captioning", events=(Event(2.0, 9.0, "a dog"), Event(9.0, 20.0, "a cat")))
+    answer = localizer.render(turn, axis, Random(0)).answer
+    assert answer == "At <1>, a dog. At <4>, a cat."
+    found = localizer.decode(Query("q", "v", "dense_captioning", events=turn.events), Answer(answer), axis)
+    assert found.spans == ((2.0, 8.0, 1.0), (8.0, 20.0, 1.0))
+    asked = Query("q", "v", "grounding", "x")
+    ends = localizer.decode(asked, Answer("At <1>, at <10>."), axis).spans
+    assert ends == ((2.0, 4.0, 1.0), (18.0, 20.0, 1.0))
+    assert localizer.decode(asked, Answer("banana"), axis).rule is None
+
+
+def test_time_tokens_refuse_what_does_not_go_together():
+    with pytest.raises(ValueError, match="needs two tokens"):
+        TimeTokens(wording="{start}", order="centre_length")
+    with pytest.raises(ValueError, match="needs tags"):
+        TimeTokens(counters=5)
+    counted = TimeTokens(event_wording="<e>{span}{caption}</e>", counters=2)
+    turn = Turn("?", task="dense_captioning", events=tuple(Event(k, k + 1.0, "a dog") for k in range(2)))
+    with pytest.raises(Unsayable, match="2 events or more"):
+        counted.render(turn, clip(20.0), Random(0))

@@ -23,7 +23,7 @@ def query_from_dict(record: Mapping) -> Query:
     record = {key: value for key, value in record.items() if key != "version"}
     if record["task"] == "grounding" and record.get("events") == []:
         record["absent"] = True
-    for key, read in (("events", _event), ("turns", _turn), ("saliency", tuple)):
+    for key, read in (("events", _event), ("rejected", _event), ("turns", _turn), ("saliency", tuple)):
         record[key] = tuple(map(read, record.get(key, ())))
     record["options"] = tuple(record.get("options", ()))
     record["part"] = Part(**record["part"]) if record.get("part") else None

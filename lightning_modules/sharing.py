@@ -22,7 +22,8 @@ def queries_together(dialogues: int) -> int:
 
 def can_share(module: VideoLanguageModule) -> bool:
     """Whether queries can share a video, and gain by it; the language model is not loaded."""
-    if not module.localizer.generates or module.dialogue.splicer.question_tokenizer:
+    dialogue = module.dialogue
+    if not (dialogue.shares and module.localizer.generates) or dialogue.splicer.question_tokenizer:
         return False
     return windows_follow_patterns(load_config(module.llm_name))
 

@@ -23,6 +23,8 @@ class Output:
     """(B, L, D) hidden states by the place where they were taken."""
     positions: int = 0
     """Of the decoder's rows, padding included."""
+    token_loss: Tensor | None = None
+    """(N,) cross-entropy of each supervised token, with gradients; None: no language model is run."""
     row_loss: Tensor | None = None
     """(B,) summed cross-entropy of each row, for logs; None: no language model is run."""
     row_tokens: Tensor | None = None

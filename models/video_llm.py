@@ -155,6 +155,7 @@ class VideoLLM(nn.Module):
             words=words,
             states={point: layout.split(calls[0]) for point, calls in seen.items()},
             positions=layout.positions,
+            token_loss=losses,
             row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
             row_tokens=tokens,
         )

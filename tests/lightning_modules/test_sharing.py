@@ -20,20 +20,23 @@ def test_a_step_is_about_four_videos_at_least(dialogues, together):
     assert queries_together(dialogues) == together
 
 
-def made(folder: Path, family: str = "llama", localizer=None, questions=None):
+def made(folder: Path, family: str = "llama", localizer=None, questions=None, shares: bool = True):
     """What is asked of a module before its language model is loaded."""
     more = {"attention_types": [[["global", "local"], 1]], "num_layers": 2} if family == "gpt_neo" else {}
     AutoConfig.for_model(family, **more).save_pretrained(folder)
     splicer = SimpleNamespace(question_tokenizer=questions)
-    dialogue = SimpleNamespace(splicer=splicer)
+    dialogue = SimpleNamespace(splicer=splicer, shares=shares)
     return SimpleNamespace(localizer=localizer or TextTimestamps(), dialogue=dialogue, llm_name=str(folder))
 
 
 def test_what_cannot_share_does_not(tmp_path):
-    """Attention that follows no pattern, adapters that read the question, and systems without a language model."""
+    """Attention that follows no pattern, adapters that read the question, systems without a language model, and queries
+    that have two answers already.
+    """
     assert can_share(made(tmp_path))
     assert not can_share(made(tmp_path, "gpt_neo"))
     assert not can_share(made(tmp_path, questions=object()))
+    assert not can_share(made(tmp_path, shares=False))
     assert not can_share(made(tmp_path, localizer=SentenceMatching()))
     data = SimpleNamespace()
     assert settle_sharing(None, made(tmp_path, "gpt_neo"), data, 128, None) == data.queries_per_video == 1

@@ -17,6 +17,7 @@ from datamodules.batch import Example, Prompt
 from datamodules.changed_frames import Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
+from datamodules.kept import remembered
 from datamodules.packing import pack
 from datamodules.pairs import Pairs
 from datamodules.query_files import read_queries
@@ -68,12 +69,18 @@ class Source:
 
     def fingerprint(self) -> str:
         """A short hash of the annotations, and of the index of the shards where they are a folder."""
-        with open(self.queries, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
         index = Path(self.shards) / INDEX
-        if self.shards and index.is_file():
-            digest.update(index.read_bytes())
-        return digest.hexdigest()[:16]
+        files = [self.queries, *([index] if self.shards and index.is_file() else [])]
+        return remembered("sha256 of source", files, partial(_hash_of, files))[:16]
+
+
+def _hash_of(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,11 @@ class Queries(Sequence[Query]):
     @classmethod
     def of_file(cls, path: Path) -> "Queries":
         """Those of an annotation file. Raises ValueError and OSError as ``line_index.open_lines`` does."""
-        index = open_lines(path)
+        return cls.of_index(open_lines(path))
+
+    @classmethod
+    def of_index(cls, index: LineIndex) -> "Queries":
+        """All of an index."""
         return cls(Pairs([Lines(None, index, range(len(index)))]))
 
     def __len__(self) -> int:
@@ -150,3 +154,27 @@ class Queries(Sequence[Query]):
     def about(self) -> Iterator[About]:
         """What they are about, those that are alike once, without reading lines."""
         return self.pairs.about()
+
+
+class ByVideo:
+    """The queries of an annotation file by the video that they are about; each is read when it is asked for.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError, OSError: as ``line_index.open_lines`` does.
+    """
+
+    def __init__(self, path: Path):
+        self._index = open_lines(path)
+        self.all = Queries.of_index(self._index)
+        videos = self._index.rows["video"]
+        self._order = videos.argsort(kind="stable").astype(np.uint32)
+        self._starts = np.searchsorted(videos[self._order], np.arange(len(self._index.videos) + 1))
+
+    def of(self, video: str) -> Iterator[Query]:
+        """Those about one video, in the order of the file."""
+        if (code := self._index.videos.find(video)) is not None:
+            for place in self._order[self._starts[code] : self._starts[code + 1]].tolist():
+                yield self._index.query(place)

@@ -19,8 +19,7 @@ from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.kept import remembered
 from datamodules.packing import pack
-from datamodules.pairs import Pairs
-from datamodules.query_files import read_queries
+from datamodules.pairs import ByVideo, Pairs
 from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
 from datamodules.schema import Query, Video
@@ -173,9 +172,7 @@ class StreamedDialogues(IterableDataset):
 
     def __init__(self, source: Source, dialogue: Dialogue, seed: int, on_error: OnError):
         self.source, self.dialogue, self.seed, self.on_error = source, dialogue, seed, on_error
-        self.queries: dict[str, list[Query]] = {}
-        for query in read_queries(source.queries):
-            self.queries.setdefault(query.video, []).append(query)
+        self.queries = ByVideo(source.queries)
 
     def __iter__(self) -> Iterator[Example | Skipped]:
         for epoch in count():
@@ -184,7 +181,7 @@ class StreamedDialogues(IterableDataset):
             videos = videos.compose(webdataset.detshuffle(256, seed=self.seed + epoch))
             for given, item in enumerate(videos, 1):  # noqa: B007 (read after the loop)
                 yield from map(Skipped, item.skipped)
-                for query in self.queries.get(item.video.id, ()) if item.video else ():
+                for query in self.queries.of(item.video.id) if item.video else ():
                     used += 1
                     example = partial(self._example, query, item.video, wording(self.seed, epoch, query))
                     yield attempt(example, self.on_error)

@@ -6,6 +6,7 @@ Shape suffixes: N names, M those of another table, B bytes of all of them.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from struct import unpack
 
 import numpy as np
 
@@ -73,8 +74,8 @@ class NameTable(Sequence[str]):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "NameTable":
-        """A table of such arrays."""
-        return cls(*(arrays[name] for name in DTYPES))
+        """A table of such arrays, which stay mapped; numpy takes longer for single numbers of its class for those."""
+        return cls(*(np.asarray(arrays[name]) for name in DTYPES))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -88,9 +89,13 @@ class NameTable(Sequence[str]):
 
     def find(self, name: str) -> int | None:
         """The place of a name; None: it is not here."""
-        first, second = np.frombuffer(_hash(_written(name)), HASH)
-        begin, end = (int(np.searchsorted(self.first, first, side)) for side in ("left", "right"))
-        return next((place for place in range(begin, end) if self.second[place] == second), None)
+        first, second = unpack("<QQ", _hash(_written(name)))
+        place = int(self.first.searchsorted(np.uint64(first)))
+        while place < len(self.first) and self.first[place] == first:
+            if self.second[place] == second:
+                return place
+            place += 1
+        return None
 
     def places_of(self, other: "NameTable") -> np.ndarray:
         """(M,) where each name of another table is in this one; -1: ``find`` may know."""

@@ -12,7 +12,6 @@ from command_line.progress import Bar
 from datamodules import kept
 from datamodules.name_table import DTYPES, HASH, NameTable
 from datamodules.names import VideoNames
-from datamodules.records import member_key
 from datamodules.shard_index import INDEX, index_path, read_places
 
 FORMAT = "whenlm-places-1"
@@ -44,10 +43,9 @@ class ShardTable:
         return len(self.shard)
 
     def record(self, place: int) -> dict:
-        """The entry of the index: ``id``, ``key``, and offset and size of the ``members``."""
-        name, places = self.names.ids[place], zip(self.at[place].tolist(), self.size[place].tolist(), strict=True)
-        members = {member: where for member, where in zip(self.members, places, strict=True) if where[0] >= 0}
-        return {"id": name, "key": member_key(name), "members": members}
+        """What the index says of a record: ``id``, and offset and size of the ``members``."""
+        each = zip(self.members, self.at[place].tolist(), self.size[place].tolist(), strict=True)
+        return {"id": self.names.ids[place], "members": {name: (at, size) for name, at, size in each if at >= 0}}
 
     def on_disk(self) -> np.ndarray:
         """(N,) places in the order in which the records lie on disk."""
@@ -103,7 +101,8 @@ def load(name: Path) -> ShardTable | None:
     try:
         about, arrays = kept.load(name, FORMAT, ARRAYS)
         names = VideoNames.of_table(NameTable.from_arrays(arrays), arrays["files"], arrays["nested"])
-        return ShardTable(names, about["members"], arrays["shard"], arrays["at"], arrays["size"], name)
+        places = (np.asarray(arrays[key]) for key in ("shard", "at", "size"))
+        return ShardTable(names, about["members"], *places, name)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -12,7 +12,7 @@ import numpy as np
 from command_line.progress import Bar
 from datamodules import kept
 from datamodules.name_table import NameTable
-from datamodules.records import DAMAGE, decode_duration, decode_record
+from datamodules.records import DAMAGE, decode_duration, decode_record, member_key
 from datamodules.schema import Video
 from datamodules.shard_index import check_checksum, check_size, read_folder
 from datamodules.shard_table import open_table
@@ -106,7 +106,7 @@ class ShardReader:
         try:
             return decode(record, partial(self._pread, number))
         except DAMAGE as error:
-            where = f"{self._tars[number]}: record {record['id']!r} (key {record['key']})"
+            where = f"{self._tars[number]}: record {record['id']!r} (key {member_key(record['id'])})"
             raise ValueError(f"{where} is damaged: {error}. prepare.py verify lists all of them") from None
 
     def check_checksums(self) -> None:

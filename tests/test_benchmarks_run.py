@@ -14,14 +14,16 @@ SMALL = {
     "experts": ["--width=64", "--layers=1", "--tokens=12", "--frames=4", "--rounds=1"],
     "extraction": ["--videos=1", "--frames=4", "--samples=4", "--width=8", "--rounds=1"],
     "generation": ["--frames=8", "--tokens=2", "--rounds=1", "--width=32"],
-    "growth": ["--frames=[4]", "--queries=[2]", "--repeats=[1]", "--vocabulary=[600]", "--width=32", "--output={}"],
+    "growth": [*(f"--{name}=[{value}]" for name, value in
+                 {"frames": 4, "queries": 2, "repeats": 1, "vocabulary": 600, "lines": 9}.items()),
+               "--width=32", "--output={}"],
     "limits": ["--tokens=8", "--width=8", "--inner=8"],
     "online": ["--videos=1", "--frames=4", "--width=32", "--rounds=1"],
     "scoring": ["--videos=2"],
     "startup": ["--rounds=1", "--share=0.01"],
     "stages": ["--size=tiny", "--rounds=1"],
     "shared_video": ["--frames=4", "--queries=2", "--width=32", "--rounds=1"],
-}
+}  # fmt: skip
 """Module -> arguments of a small step."""
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__main__")
 

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.name_table import NameTable
@@ -13,6 +13,7 @@ from datamodules.names import VideoNames
 NAMES = st.lists(st.text(max_size=4), max_size=12)
 
 
+@settings(deadline=None, max_examples=40)
 @given(NAMES, st.text(max_size=4))
 def test_names_are_kept_and_found(names, other):
     names = list(dict.fromkeys(names))
@@ -25,6 +26,7 @@ def test_names_are_kept_and_found(names, other):
     assert list(NameTable.from_arrays(table.arrays)) == list(table)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(NAMES, max_size=4), NAMES)
 def test_tables_are_joined(several, others):
     several = [list(dict.fromkeys(names)) for names in several]

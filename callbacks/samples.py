@@ -107,19 +107,18 @@ def cells(sample: Sample) -> dict:
     }
 
 
-def picture(folder: Path, number: int) -> Path:
-    """Of one sample."""
-    return folder / f"{number:02d}.png"
-
-
 def write(folder: Path, rows: list[Sample]) -> None:
-    """``samples.jsonl``, a picture of all and one of each."""
-    drawn = [(sample.query, sample.prediction, sample.duration_s) for sample in rows]
-    draw_timelines(folder / "timelines.png", drawn, most=len(rows))
-    for number, row in enumerate(drawn):
-        draw_timelines(picture(folder, number), [row])
+    """``samples.jsonl`` and a picture of all."""
+    draw(folder / "timelines.png", rows)
     lines = (json.dumps(cells(sample), ensure_ascii=False) + "\n" for sample in rows)
     (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def draw(path: Path, rows: list[Sample]) -> Path:
+    """A picture of samples; gives its path."""
+    drawn = [(sample.query, sample.prediction, sample.duration_s) for sample in rows]
+    draw_timelines(path, drawn, most=len(rows))
+    return path
 
 
 def show(logger, folder: Path, rows: list[Sample], step: int) -> None:
@@ -130,7 +129,7 @@ def show(logger, folder: Path, rows: list[Sample], step: int) -> None:
         logging.getLogger("PIL").setLevel(logging.INFO)
         data = [
             [step, *(json.dumps(cell) if isinstance(cell, list) else cell for cell in cells(sample).values()),
-             wandb.Image(str(picture(folder, number)))]
+             wandb.Image(str(draw(folder / f"{number:02d}.png", [sample])))]
             for number, sample in enumerate(rows)
         ]  # fmt: skip
         logger.log_table("val/samples", columns=list(COLUMNS), data=data, step=step)

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +37,9 @@ class Dialogue:
         one_prompt: ask for the option and the moment of a ``grounded_qa`` query at once, not one after the other.
         timed: the adapter is also given when each frame was decoded.
     """
+
+    shares: ClassVar[bool] = True
+    """Whether its examples can share a video with others (``data.queries_per_video``)."""
 
     def __init__(
         self,
@@ -98,6 +103,9 @@ class Dialogue:
             counts=counts + Counter(truncated=int(len(ids) > len(kept))),
             **tokens,
         )
+
+    def check_file(self, path: Path) -> None:
+        """Refuse a training file with lines that lack what an example needs, before anything is loaded: none here."""
 
     def prompt(self, query: Query, video: Video, said: Sequence[tuple[str, str]] = ()) -> Prompt:
         """A query to answer, split behind the video so that queries can share what comes before.

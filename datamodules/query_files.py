@@ -47,7 +47,7 @@ def _turn(record: Mapping) -> Turn:
     return Turn(**{**record, "events": tuple(map(_event, record.get("events", ())))})
 
 
-LISTS = {"events": _event, "turns": _turn, "saliency": tuple, "options": str}
+LISTS = {"events": _event, "rejected": _event, "turns": _turn, "saliency": tuple, "options": str}
 """Fields that hold several, and what reads one of them."""
 
 

@@ -55,6 +55,7 @@ class QueryRecord(TypedDict):
     task: Words
     text: NotRequired[Words]
     events: NotRequired[list[EventRecord]]
+    rejected: NotRequired[list[EventRecord]]
     turns: NotRequired[list[TurnRecord]]
     duration_s: NotRequired[Number | None]
     options: NotRequired[list[Words]]

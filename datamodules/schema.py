@@ -18,6 +18,8 @@ DESCRIBED = ("dense_captioning", "segment_captioning", "events")
 """Tasks about described events."""
 CHOICES = ("qa", "grounded_qa")
 """Tasks with options to choose from."""
+TOLD = ("grounding", "dense_captioning", "grounded_qa")
+"""Tasks whose answers are told from events."""
 TASKS = ("grounding", *DESCRIBED, "dialogue", "highlights", *CHOICES)
 
 
@@ -109,6 +111,8 @@ class Query:
     absent: bool = False
     """Of a grounding query: it is known that what it asks for does not happen; files say ``"events": []``. A query
     without events that is not absent is one whose events were not published."""
+    rejected: tuple[Event, ...] = ()
+    """What a worse answer says in place of ``events``, to learn the preference from (``PreferenceTuning``)."""
     part: Part | None = None
     """Where the clip lies in its file, for extraction; all other times count from its start. None: it is a file."""
 
@@ -127,7 +131,7 @@ class Query:
             raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
         if self.task in ("grounding", *CHOICES) and not self.text.strip():
             raise ValueError(f"a {self.task} query needs a non-empty text")
-        for event in self.events:
+        for event in (*self.events, *self.rejected):
             if event.start_s == event.end_s:
                 raise ValueError(f"end_s must be after start_s, got {event.start_s} for both")
         if self.task == "dialogue" and not self.turns:
@@ -136,8 +140,10 @@ class Query:
             raise ValueError(f"task {self.task} takes one turn at most, got {len(self.turns)}")
         if self.task in DESCRIBED and not self.events and self.annotated:
             raise ValueError(f"task {self.task} needs at least one event")
-        if self.task in DESCRIBED and any(not event.caption.strip() for event in self.events):
+        if self.task in DESCRIBED and any(not event.caption.strip() for event in (*self.events, *self.rejected)):
             raise ValueError(f"task {self.task} needs a non-empty caption for every event")
+        if self.rejected and (self.task not in TOLD or self.rejected == self.events or not self.events):
+            raise ValueError(f"rejected must be other events than the right ones, of a task of {', '.join(TOLD)}")
         if self.absent and (self.events or self.task != "grounding"):
             raise ValueError("only a grounding query without events can be absent")
         self._check_times()
@@ -161,7 +167,7 @@ class Query:
 
     def check_inside(self, duration_s: float) -> None:
         """Raise ValueError if an event or a scored clip leaves a video of ``duration_s`` seconds."""
-        for event in (*self.events, *(event for turn in self.turns for event in turn.events)):
+        for event in (*self.events, *self.rejected, *(event for turn in self.turns for event in turn.events)):
             if event.start_s >= duration_s or event.end_s > duration_s + self.TOLERANCE_S:
                 raise ValueError(f"event {event.start_s}..{event.end_s} s is outside the video of {duration_s} s")
         for marker, time_s in (item for turn in self.turns for item in turn.named_times.items()):

@@ -147,6 +147,10 @@ class TemporalDataModule(L.LightningDataModule):
             raise ValueError("data.train is empty: name at least one source with shards and queries")
         if self.streams and len(sources) > 1:
             raise ValueError("a remote source cannot be mixed with others; download the shards, or train on one")
+        if self.queries_per_video > 1 and not self.dialogue.shares:
+            raise ValueError("each query already has two answers behind one video: set data.queries_per_video to 1")
+        for source in sources:
+            self.dialogue.check_file(source.queries)
         if self.streams and sources[0].weight != 1:
             raise ValueError("a remote source has no weight: it is alone, and has no epochs")
 

@@ -58,7 +58,7 @@ def served(
         url: base address of the server, ending in /v1; default: OPENAI_BASE_URL, or else OpenAI's own.
         model: name of the model, as its server knows it; default: the only one that the server lists.
         output: folder for predictions.jsonl, metrics.json, rows.csv and requests.jsonl.
-        sampling: which frames are shown, "uniform 32" or "1.0 fps".
+        sampling: which frames are shown, "uniform 32" or "1.0 fps", see ``prepare.py features``.
         size: longer side of a frame in pixels.
         prompts: a YAML file with wordings for some tasks, in place of those in evaluation/prompts.yaml.
         options: fields of the request, such as temperature; a model that samples gives other answers in another run.

@@ -22,7 +22,7 @@ from models.quantization import Quantization, base_bytes
 from models.routed_lora import merge_experts, put_experts
 from models.video_llm import VideoLLM
 
-TRAIN_HEADS = ("BoundaryPerception", "InstructionTuning", "ExpertTuning", "Baseline")
+TRAIN_HEADS = ("BoundaryPerception", "InstructionTuning", "PreferenceTuning", "ExpertTuning", "Baseline")
 """Stages in which the head of a localizer learns."""
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch
@@ -44,6 +44,7 @@ from models.checkpoints import (
 from models.decoders import width
 from models.feedback import Feedback
 from models.fingerprints import of_base
+from models.outputs import Output
 from models.quantization import Quantization, check_quantization, quantize
 from models.training_checkpoints import Parts, assemble
 from models.video_llm import VideoLLM
@@ -77,6 +78,8 @@ class VideoLanguageModule(L.LightningModule):
     """Whether the stage can go on from a run that has experts."""
     trains: ClassVar[bool] = True
     """Whether every number of the base is worth a fingerprint, which takes seconds."""
+    writes: ClassVar[type[Dialogue]] = Dialogue
+    """What writes annotations as the text that is learned."""
     merged: Sequence[Lora] = ()
     """LoRAs of the stages before that were merged into the base."""
 
@@ -116,7 +119,7 @@ class VideoLanguageModule(L.LightningModule):
             raise ValueError("S-tokens go through the adapter as they are; this one reads patches with a question")
         tokenizer = load_tokenizer(llm)
         text = tokenizer, chat_format(chat, system, tokenizer), localizer, style, max_text_tokens
-        self.dialogue = Dialogue(*text, compression, questions, generation.one_prompt, adapter.reads_times)
+        self.dialogue = self.writes(*text, compression, questions, generation.one_prompt, adapter.reads_times)
         self.answering = Answering(self.dialogue, generation)
         self.metrics = new_metrics()
         self.model: VideoLLM | None = None
@@ -235,18 +238,27 @@ class VideoLanguageModule(L.LightningModule):
             nothing = 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
             return {"loss": nothing, "terms": {}}
         output = self.model(batch)
-        ids = {token: number for number, token in self.dialogue.special.items()}
-        lm_loss = self.localizer.lm_weight * output.lm_loss
-        terms = {"lm": lm_loss, **self.localizer.loss(self.model.head, output.states, batch, ids)}
-        if special := self.localizer.word_loss_tokens:
-            labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORE]
-            due = torch.isin(labels, labels.new_tensor([ids[token] for token in special]))
-            terms |= self.localizer.word_loss(output.words.logits(due), labels[due], ids)
+        terms = self.loss_terms(batch, output)
         loss = sum(terms.values())
         self.log("train/loss", loss.detach(), logger=False, batch_size=len(batch.queries))  # for those who monitor it
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}
         logged |= output.losses_of(batch.sources)
         return {"loss": loss * short_step_factor(self.trainer), "terms": logged}
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Of the localizer's tokens."""
+        return {token: number for number, token in self.dialogue.special.items()}
+
+    def loss_terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """What is learned from a batch, by name: the language-model loss and the localizer's terms."""
+        lm_loss = self.localizer.lm_weight * output.lm_loss
+        terms = {"lm": lm_loss, **self.localizer.loss(self.model.head, output.states, batch, self.ids)}
+        if special := self.localizer.word_loss_tokens:
+            labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORE]
+            due = torch.isin(labels, labels.new_tensor([self.ids[token] for token in special]))
+            terms |= self.localizer.word_loss(output.words.logits(due), labels[due], self.ids)
+        return terms
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """As Lightning does; by hand where some gradients are split over processes and others are not."""

@@ -122,6 +122,22 @@ class Localizer(ABC):
         """
         return {}
 
+    def log_likelihood(
+        self, head: nn.Module | None, states: Mapping[str, Tensor], batch: Batch, ids: Mapping[str, int]
+    ) -> Tensor:
+        """How likely the time tokens of answers mean what they should, to learn which of two answers is better.
+
+        Args:
+            head: what ``head`` made.
+            states: (B, L, D) by ``StatePoint``.
+            batch: they belong to it; its ``blocks`` tell the answers of a row apart.
+            ids: of the special tokens.
+
+        Returns:
+            (B, K) log-likelihoods, summed over the tokens of each of K blocks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know how likely a time is")
+
     def word_loss(self, logits: Tensor, labels: Tensor, ids: Mapping[str, int]) -> dict[str, Tensor]:
         """Named loss terms on the words themselves.
 

@@ -11,18 +11,24 @@ from torch import Tensor, nn
 
 from datamodules.clip import Clip
 from datamodules.markup import Text, Token
+from datamodules.prediction import Prediction
 from datamodules.rendered import FrameTexts, Unsayable
 from datamodules.schema import Query
 from localizers.answer import Answer
 from localizers.spoken_seconds import as_read
+from localizers.told_highlights import told_scores, with_highlights
 from localizers.written_spans import BETWEEN, Found, WrittenSpans
 
 NAMES = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE", "DOT")
 TOKENS = {f"<TIME_{name}>": character for name, character in zip(NAMES, "0123456789.", strict=True)}
 """Token -> the character that it stands for."""
 OF_CHARACTER = {character: Token(token) for token, character in TOKENS.items()}
-TIME = re.compile(rf"(?:(?:{'|'.join(TOKENS)})\s*)+")
+TOKEN = re.compile("|".join(TOKENS))
+RUN = re.compile(rf"(?:(?:{TOKEN.pattern})\s*)+")
+SIX = re.compile(r"\d{4}\.\d")
+"""Pattern of a time as it is written; several may stand side by side."""
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
+"""Pattern of a time that is written otherwise."""
 LONGEST_S = 9999.9
 SPREAD = 0.5
 """Of the normal distribution over neighbouring digits, in the digit loss."""
@@ -87,19 +93,24 @@ class DigitTokens(WrittenSpans):
 
     def find(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None) -> list[Found]:
         """Each two times with nothing but a word between them; without such tokens, times in plain digits."""
-        times = [
-            (match, number)
-            for match in TIME.finditer(answer.text)
-            if (number := NUMBER.search("".join(TOKENS[token] for token in re.findall(r"<\w+>", match[0]))))
-        ]
+        times = written_times(answer.text)
         found, place = [], 0
         while place < len(times) - 1:
-            (first, start), (second, end) = times[place : place + 2]
+            (begin, first_end, start), (second_begin, last, end) = times[place : place + 2]
             place += 1
-            if BETWEEN.fullmatch(answer.text, first.end(), second.start()):
-                found.append(Found(first.start(), second.end(), float(start[0]), float(end[0])))
+            if BETWEEN.fullmatch(answer.text, first_end, second_begin):
+                found.append(Found(begin, last, start, end))
                 place += 1
         return found if times else as_read(answer.text, clip.duration_s, query.task == "dense_captioning")
+
+    def decode(self, query: Query, answer: Answer, clip: Clip, head: nn.Module | None = None) -> Prediction:
+        """See WrittenSpans; of highlights, moments with the scores that the answer names."""
+        times = written_times(answer.text) if query.task == "highlights" else []
+        if not times:
+            return super().decode(query, answer, clip, head)
+        scores = told_scores([begin for begin, _, _ in times], answer.text)
+        found = Prediction(query.id, query.video, query.task, answer.text, rule=self.rule)
+        return with_highlights(found, [time_s for _, _, time_s in times], scores, query, clip)
 
     @property
     def word_loss_tokens(self) -> tuple[str, ...]:
@@ -115,6 +126,19 @@ class DigitTokens(WrittenSpans):
             return {}
         digits = torch.tensor([ids[token] for token in self.word_loss_tokens])
         return {"digits": self.digit_weight * digit_loss(logits, labels, digits.to(labels.device))}
+
+
+def written_times(text: str) -> list[tuple[int, int, float]]:
+    """The times in tokens of an answer: where each begins and ends, and its seconds."""
+    found = []
+    for run in RUN.finditer(text):
+        tokens = [*TOKEN.finditer(text, run.start(), run.end())]
+        characters = "".join(TOKENS[token[0]] for token in tokens)
+        several = [*SIX.finditer(characters)]
+        numbers = several if 6 * len(several) == len(characters) else [NUMBER.search(characters)]
+        for number in filter(None, numbers):
+            found.append((tokens[number.start()].start(), tokens[number.end() - 1].end(), float(number[0])))
+    return found
 
 
 def digit_loss(logits: Tensor, labels: Tensor, digits: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from localizers.answer import Answer
 from localizers.frame_matching import POINT_S, span
 from localizers.written_spans import Found, Moments, WrittenSpans
 from models.evidence_head import EvidenceHead, best_run
+from models.factorised_preferences import pointing_log_likelihood
 
 EVI, END = "<evi>", "</evi>"
 
@@ -127,23 +128,36 @@ class EvidenceTokens(WrittenSpans):
         """Binary cross-entropy of tokens and frames: the mean over both, and then over dialogues with events."""
         if head is None:
             return {}
-        is_evi = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE) == ids[EVI]
-        rows, places = is_evi.nonzero(as_tuple=True)
-        seen = states["before_last_layer"]
-        logits, vectors = head(seen[is_evi], frame_states(seen, batch)[rows])
+        rows, places, logits, vectors = self._pointing(head, states, batch, ids)
         if not len(rows):  # attached to the graph, so that all processes reduce the same gradients
             nothing = 0.0 * sum(parameter.sum() for parameter in head.parameters())
             return {"evidence": nothing} | ({"consistency": nothing} if self.consistency_weight else {})
         mask, right = batch.feature_mask[rows], self.soft_labels(batch.moments[rows, places + 1], logits.shape[1])
         each = F.binary_cross_entropy_with_logits(logits, right, reduction="none").masked_fill(~mask, 0)
         blocks = torch.zeros_like(batch.labels) if batch.blocks is None else batch.blocks
-        _, dialogue = torch.unique(rows * (1 + blocks.max()) + blocks[is_evi], return_inverse=True)
+        _, dialogue = torch.unique(rows * (1 + blocks.max()) + blocks[rows, places], return_inverse=True)
         means = [each[dialogue == k].sum() / mask[dialogue == k].sum() for k in range(int(dialogue.max()) + 1)]
         terms = {"evidence": self.match_weight * torch.stack(means).mean()}
         if self.consistency_weight:
             apart = [halves_apart(vectors[dialogue == k]) for k in range(len(means))]
             terms["consistency"] = self.consistency_weight * torch.stack(apart).mean()
         return terms
+
+    def _pointing(self, head: EvidenceHead, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]) -> tuple:
+        """Of the N tokens of answers: rows and places (N,) of the states that predict them, and what the head gives."""
+        is_evi = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE) == ids[EVI]
+        rows, places = is_evi.nonzero(as_tuple=True)
+        seen = states["before_last_layer"]
+        return rows, places, *head(seen[is_evi], frame_states(seen, batch)[rows])
+
+    def log_likelihood(self, head: EvidenceHead, states: Mapping[str, Tensor], batch, ids: Mapping[str, int]) -> Tensor:
+        """Sums over tokens and frames, see ``factorised_preferences``."""
+        rows, places, logits, _ = self._pointing(head, states, batch, ids)
+        right, mask = self.soft_labels(batch.moments[rows, places + 1], logits.shape[1]), batch.feature_mask[rows]
+        each = pointing_log_likelihood(logits, right, mask)
+        count = 1 + int(batch.blocks.max())
+        sums = each.new_zeros(len(batch.labels) * count).index_add(0, rows * count + batch.blocks[rows, places], each)
+        return sums.unflatten(0, (len(batch.labels), count))
 
     def soft_labels(self, spans: Tensor, frames: int) -> Tensor:
         """(N, T) how right each frame is for spans (N, 2) of frames."""

@@ -64,7 +64,7 @@ class TimeDistribution(WrittenSpans):
     def frame_texts(self, clip: Clip) -> FrameTexts:
         """A token before each frame, read with the time at which it was decoded."""
         texts = (Text("\n" if number else "", Token(FRAME), ": ") for number in range(clip.frames))
-        shares = (float(time_s) / clip.duration_s for time_s in clip.frames_s)
+        shares = (float(time_s) / (clip.duration_s or 1.0) for time_s in clip.frames_s)  # an image has no length
         return FrameTexts(tuple(texts), "\n", tuple((share, share) for share in shares))
 
     def time(self, time_s: float, clip: Clip) -> Text:
@@ -78,7 +78,7 @@ class TimeDistribution(WrittenSpans):
     def moments(self, start_s: float, end_s: float, clip: Clip) -> Moments:
         """Start and end as shares of the duration, inside the video."""
         last_s = max(clip.duration_s - 1.0, 0.0) if self.legacy else clip.duration_s
-        start, end = (min(max(time_s, 0.0), last_s) / clip.duration_s for time_s in (start_s, end_s))
+        start, end = (min(max(time_s, 0.0), last_s) / (clip.duration_s or 1.0) for time_s in (start_s, end_s))
         return [(start, end)]
 
     def event(self, span: Text, caption: str) -> Text:

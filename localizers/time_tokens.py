@@ -2,16 +2,17 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from random import Random
 from typing import ClassVar, Literal
 
 from torch import nn
 
 from datamodules.clip import Clip
-from datamodules.markup import VIDEO, Text, Token, any_of, fill, literal
-from datamodules.rendered import Rendered
+from datamodules.markup import VIDEO, Text, Token, any_of, fill, join, literal
+from datamodules.rendered import Rendered, Unsayable
 from datamodules.schema import Query, Turn
 from datamodules.turns import sentence
 from localizers.answer import Answer
@@ -21,6 +22,7 @@ ASKS_WHEN = "<timestamp_grounding>"
 """Of Grounded-VideoLLM: stands in a question whose answer names times."""
 TAG = re.compile(r"</?\w+>")
 """Pattern of what stands around an event in a wording."""
+COUNTER = "<counter_{}>"
 WHEN = ("grounding", "highlights", "grounded_qa", "dense_captioning")
 """Tasks that are answered with times."""
 
@@ -32,10 +34,10 @@ class TimeTokens(WrittenSpans):
     The defaults are Grounded-VideoLLM's (Wang et al., 2024, section 3.3). Vid2Seq (Yang et al., 2023): count 100, name
     ``<time={}>``, span ``{start} {end}``, event ``{span} {caption}``, mark_questions false, normalise_rows true.
     OmniVid (Wang et al., 2024): count 300, name ``<time_bin_{}>``, span ``{start}{end}``,
-    event ``<event>{span}{caption}</event>``, mark_questions false.
+    event ``<event>{span}{caption}</event>``, mark_questions false; for its boundaries span ``{start}``.
 
     Raises:
-        ValueError: there are fewer than two tokens, or a wording lacks a place.
+        ValueError: there are fewer than two tokens, a wording lacks a place, or settings do not go together.
     """
 
     decoding: ClassVar[tuple[str, ...]] = ("legacy",)
@@ -46,13 +48,17 @@ class TimeTokens(WrittenSpans):
     name: str = "<{}>"
     """Of a token, with a place for its number."""
     wording: str = "from {start} to {end}"
-    """Of a span."""
+    """Of a span. Without ``{end}`` an event is told by its start alone: read from a dense caption, it lasts until the
+    next one, else for a step."""
     event_wording: str = "{span}, {caption}"
     """Of an event in a dense caption."""
     rounding: Literal["floor", "nearest"] = "floor"
     """As released, both ends are early by up to a step; to the nearest step they are off by half of one."""
     order: Literal["start_end", "centre_length"] = "start_end"
     """What the two tokens of a span are."""
+    counters: int = 0
+    """Tokens ``<counter_0>``, ``<counter_1>``, .. with which a dense caption says first how many events there are, and
+    numbers them (OmniVid); 0: it does not."""
     mark_questions: bool = True
     """Put ``<timestamp_grounding>`` into questions whose answers name times."""
     normalise_rows: bool = False
@@ -64,16 +70,25 @@ class TimeTokens(WrittenSpans):
     def __post_init__(self):
         if self.count < 2:
             raise ValueError(f"count must be 2 or more, so that a video has a beginning and an end; got {self.count}")
-        needed = {"name": ("{}",), "wording": ("{start}", "{end}"), "event_wording": ("{span}", "{caption}")}
+        needed = {"name": ("{}",), "wording": ("{start}",), "event_wording": ("{span}", "{caption}")}
         for setting, places in needed.items():
             if missing := [place for place in places if place not in getattr(self, setting)]:
                 raise ValueError(f"{setting} {getattr(self, setting)!r} has no {' and no '.join(missing)}")
+        if self.points and self.order == "centre_length":
+            raise ValueError(f"order centre_length needs two tokens, and wording {self.wording!r} has no {{end}}")
+        if self.counters and not TAG.search(self.event_wording):
+            raise ValueError(f"counters would belong to captions: event_wording {self.event_wording!r} needs tags")
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """The times, the tags of events, and what marks questions."""
-        tags = TAG.findall(self.event_wording)
-        return (*map(self.name.format, range(self.count)), *tags, *([ASKS_WHEN] if self.mark_questions else []))
+        """The times, the tags of events, the counters, and what marks questions."""
+        more = *TAG.findall(self.event_wording), *map(COUNTER.format, range(self.counters))
+        return (*map(self.name.format, range(self.count)), *more, *([ASKS_WHEN] if self.mark_questions else []))
+
+    @property
+    def points(self) -> bool:
+        """Whether an event is told by its start alone."""
+        return "{end}" not in self.wording
 
     def number(self, time_s: float, duration_s: float) -> int:
         """The number of a time's token.
@@ -99,7 +114,8 @@ class TimeTokens(WrittenSpans):
         """The time of a token."""
         if self.legacy == "grounded_videollm":
             return duration_s * number / (self.count - 1)
-        return number * duration_s / (self.count - 1)
+        time_s = number * duration_s / (self.count - 1)
+        return round(time_s, 2) if self.legacy == "omnivid" else time_s
 
     def token(self, time_s: float, clip: Clip) -> Token:
         """The token of a time; with ``legacy``, a name that is no token where there is none."""
@@ -128,6 +144,23 @@ class TimeTokens(WrittenSpans):
             )
         )
 
+    def description(self, spans: Sequence[Text], texts: Sequence[str]) -> Text:
+        """Events one after another, with their number in front where they are counted.
+
+        Raises:
+            Unsayable: there are more events than counters.
+        """
+        if not self.counters:
+            return super().description(spans, texts)
+        if len(spans) >= self.counters:
+            raise Unsayable(
+                f"turn left out: {self.counters} events or more, and TimeTokens counts to {self.counters - 1}"
+            )
+        told = map(self.event, spans, texts)
+        numbered = (Text(Token(COUNTER.format(number)), event) for number, event in enumerate(told))
+        lead = Text("There are ", Token(COUNTER.format(len(spans))), " events in the given video. ")
+        return Text(lead, join(" ", numbered))
+
     def render(self, turn: Turn, clip: Clip, random: Random) -> Rendered:
         """Also marks questions whose answers name times."""
         rendered = super().render(turn, clip, random)
@@ -149,6 +182,8 @@ class TimeTokens(WrittenSpans):
         if self.legacy == "vid2seq":
             return [*self._released_events(answer.text, clip)]
         tokens = [match for match in self._pattern.finditer(answer.text) if int(match[1]) < self.count]
+        if self.points:
+            return [*self._points(query, answer.text, tokens, clip)]
         found, number = [], 0
         while number < len(tokens) - 1:
             first, second = tokens[number : number + 2]
@@ -158,6 +193,16 @@ class TimeTokens(WrittenSpans):
                 found.append(Found(first.start(), second.end(), *ends, caption=self._tagged(answer.text, second.end())))
                 number += 1
         return found
+
+    def _points(self, query: Query, text: str, tokens: Sequence[re.Match], clip: Clip) -> Iterator[Found]:
+        """Of events that are told by their start: until the next one in a dense caption, else one step long."""
+        dense, numbers = query.task == "dense_captioning", [int(token[1]) for token in tokens]
+        for token, number, behind in zip_longest(tokens, numbers, tokens[1:]):
+            last = min((other for other in numbers if other > number), default=self.count - 1) if dense else number + 1
+            first = min(number, self.count - 2)  # of the end of the video, the last step
+            ends = (clip.true_s(self.seconds(each, clip.duration_s)) for each in (first, last))
+            caption = self._tagged(text[: behind.start() if behind else None], token.end())
+            yield Found(token.start(), token.end(), *ends, caption=caption)
 
     def _tagged(self, text: str, begin: int) -> str | None:
         """What stands before the closing tag of an event; None: events have no tags."""

@@ -71,6 +71,10 @@ class WrittenSpans(Localizer):
         """An event of a dense caption."""
         return Text(capital(span), sentence(f", {caption}"))
 
+    def description(self, spans: Sequence[Text], texts: Sequence[str]) -> Text:
+        """All events of a dense caption."""
+        return join(" ", map(self.event, spans, texts))
+
     def listing(self, spans: Sequence[Text]) -> Text:
         """Spans that answer a question for moments."""
         return Text(capital(join(", and ", spans)), ".")
@@ -109,7 +113,7 @@ class WrittenSpans(Localizer):
             return Text(" ".join(map(sentence, told.texts)))
         spans = [self.span(*event.span, clip) for event in told.events]
         if task == "dense_captioning":
-            return join(" ", map(self.event, spans, told.texts))
+            return self.description(spans, told.texts)
         if any(told.texts):
             said = [
                 Text(sentence(text), " " if text else "", self.listing([span]))

@@ -21,6 +21,8 @@ class Output:
     """Of the supervised tokens, in row order; None: no language model is run."""
     states: dict[str, Tensor] = field(default_factory=dict)
     """(B, L, D) hidden states by the place where they were taken."""
+    token_loss: Tensor | None = None
+    """(N,) cross-entropy of each supervised token, with gradients; None: no language model is run."""
     row_loss: Tensor | None = None
     """(B,) summed cross-entropy of each row, for logs; None: no language model is run."""
     row_tokens: Tensor | None = None

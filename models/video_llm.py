@@ -158,6 +158,7 @@ class VideoLLM(nn.Module):
             lm_loss=losses.sum() / tokens.sum().clamp(min=1),
             words=words,
             states={point: calls[0] for point, calls in seen.items()},
+            token_loss=losses,
             row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
             row_tokens=tokens,
         )

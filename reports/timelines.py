@@ -10,20 +10,20 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from datamodules.prediction import Prediction
 from datamodules.schema import Query
 from reports.results import opacities
 
 TRUE, PREDICTED, SALIENT = "#4C9A5B", "#D5703A", "#4878B8"
-WIDTH_IN, LINE_IN = 9.0, 0.26
-"""Inches of the picture, and of one line in it."""
+WIDTH_IN, SIDE_IN, LINE_IN = 9.0, 0.2, 0.26
+"""Inches of the picture, of what stays free beside it, and of one line in it."""
+LEGEND_IN, TITLE_IN, TICKS_IN = 0.3, 0.28, 0.44
+"""Inches above all videos, above each and below each."""
 Row = tuple[Query, Prediction, float]
 """A query, its answer, and the length of its video in seconds."""
 
@@ -50,19 +50,21 @@ def draw_timelines(path: Path, rows: Sequence[Row], most: int = 12) -> None:
     """
     videos = [list(group) for _, group in groupby(rows[:most], lambda row: (row[0].video, row[2]))]
     lines = [[line for row in group for line in _lines(*row)] for group in videos]
-    heights = [sum(line.height for line in group) + 2.6 for group in lines] or [1.0]
-    size = (WIDTH_IN, LINE_IN * sum(heights) + 0.4)
-    figure, all_axes = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, squeeze=False)
-    for axes, group, content in zip(all_axes[:, 0], videos, lines, strict=False):
-        _draw_video(axes, group[0], content)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (TRUE, PREDICTED)]
+    heights = [LINE_IN * sum(line.height for line in group) for group in lines]
+    height = LEGEND_IN + sum(heights) + (TITLE_IN + TICKS_IN) * len(heights)
+    figure = Figure((WIDTH_IN, height))
+    top = height - LEGEND_IN
+    for group, content, size in zip(videos, lines, heights, strict=True):
+        top -= TITLE_IN + size
+        box = (SIDE_IN / WIDTH_IN, top / height, 1 - 2 * SIDE_IN / WIDTH_IN, size / height)
+        _draw_video(figure.add_axes(box), group[0], content)
+        top -= TICKS_IN
+    handles = [Rectangle((0, 0), 1, 1, color=color) for color in (TRUE, PREDICTED)]
     figure.legend(handles, ("true", "predicted"), loc="upper right", ncols=2, frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # no font has all scripts; such a letter is a box
-        figure.tight_layout(pad=0.6, h_pad=0.8)
         figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _draw_video(axes: Axes, row: Row, lines: Sequence[_Line]) -> None:
@@ -71,7 +73,7 @@ def _draw_video(axes: Axes, row: Row, lines: Sequence[_Line]) -> None:
     for line in lines:
         line.draw(axes, y)
         y += line.height
-    axes.set(xlim=(0, duration_s), ylim=(max(y, 1), 0), yticks=[])
+    axes.set(xlim=(0, duration_s), ylim=(y, 0), yticks=[])
     axes.set_title(shorten(query.video, 90), loc="left", fontsize=9, fontweight="bold", parse_math=False)
     axes.set_xlabel("s", fontsize=8, labelpad=0)
     axes.tick_params(axis="x", labelsize=8)

@@ -4,12 +4,13 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from warm_python import warm_python
 
 import prepare
 import train
@@ -74,6 +75,13 @@ def real() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory) -> Iterator[str]:
+    """A Python that starts programs at once; see warm_python.py."""
+    with warm_python(tmp_path_factory.mktemp("python")) as program:
+        yield program
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -318,13 +317,13 @@ def test_validation_asks_for_moments_and_has_no_loss_of_words(baseline, world, t
     assert "val/grounding/mIoU" in logged and "val/lm_loss" not in logged
 
 
-def test_two_processes_train_with_a_padded_epoch(baseline, world, tmp_path):
+def test_two_processes_train_with_a_padded_epoch(baseline, python, world, tmp_path):
     """Three records: the second process has one less, and pads."""
     write_queries(tmp_path / "three.jsonl", list(read_queries(world / "stage2.jsonl"))[:3])
     more = [f"--data.train=[{{shards: {world / 'videos'}, queries: {tmp_path / 'three.jsonl'}}}]"]
     args = baseline(tmp_path / "run", *more, "--data.batch_size=1", "--trainer.devices=2", max_steps=2)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "train.py"), *args]
+    command = [python, str(ROOT / "train.py"), *args]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert read_weights(tmp_path / "run").head

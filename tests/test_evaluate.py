@@ -171,7 +171,7 @@ evaluate.main()
 """The command, with processes that are killed while they write the answers of their second batch."""
 
 
-def test_killed_processes_go_on_and_change_nothing(runs, world, queries, finished, tmp_path):
+def test_killed_processes_go_on_and_change_nothing(python, runs, world, queries, finished, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED.format(root=str(ROOT)))
     out = tmp_path / "out"
     args = [f"--checkpoint={runs[3]}", f"--shards={world / 'videos'}", f"--queries={queries}", f"--output={out}"]
@@ -179,7 +179,7 @@ def test_killed_processes_go_on_and_change_nothing(runs, world, queries, finishe
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def launch(script: Path) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(script), "benchmark", *args]
+        command = [python, str(script), "benchmark", *args]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
     assert launch(tmp_path / "killed.py").returncode == -9

@@ -55,15 +55,15 @@ def launch(arguments, runs):
     return start
 
 
-def torchrun() -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+def torchrun(python: str) -> list[str]:
+    return [python, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
 
 
 @pytest.fixture(scope="module")
-def plain(launch, tmp_path_factory) -> Path:
+def plain(launch, python, tmp_path_factory) -> Path:
     """Run folder of ``python train.py --trainer.devices 2``."""
     folder = tmp_path_factory.mktemp("plain")
-    done = launch([sys.executable], folder, "--trainer.devices=2")
+    done = launch([python], folder, "--trainer.devices=2")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -91,37 +91,38 @@ def test_two_processes_share_the_samples(plain):
     assert last["global_step"] == 8  # two epochs of ceil(20 / (2 * 3)) steps
 
 
-def test_torchrun(launch, plain, tmp_path):
-    done = launch(torchrun(), tmp_path)
+def test_torchrun(launch, python, plain, tmp_path):
+    done = launch(torchrun(python), tmp_path)
     assert done.returncode == 0, done.stderr
     assert_two_trained(tmp_path, plain)
 
 
 @pytest.mark.parametrize("words", [["run"], ["run", "model"]])
-def test_lightning_run(launch, plain, tmp_path, words):
+def test_lightning_run(launch, python, plain, tmp_path, words):
     """``fabric run`` is the function that this calls; see test_command_line."""
     if not CONSOLE.is_file():
         pytest.skip(f"no {CONSOLE}: pip install -e .")
-    done = launch([str(CONSOLE), *words, "--accelerator=cpu", "--devices=2"], tmp_path)
+    program = [str(CONSOLE)] if words == ["run"] else [python, str(CONSOLE)]
+    done = launch([*program, *words, "--accelerator=cpu", "--devices=2"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert_two_trained(tmp_path, plain)
 
 
-def test_a_group_goes_on_exactly_where_it_failed(launch, plain, tmp_path):
+def test_a_group_goes_on_exactly_where_it_failed(launch, python, plain, tmp_path):
     """Fails under torchrun in the second epoch, in the right way; plain python resumes."""
-    done = launch(torchrun(), tmp_path, fail_after=6)
+    done = launch(torchrun(python), tmp_path, fail_after=6)
     assert done.returncode == 1
     assert "train.py: error: as asked" in done.stderr
     assert not (tmp_path / "model").exists()
-    done = launch([sys.executable], tmp_path, "--trainer.devices=2", "--resume=true")
+    done = launch([python], tmp_path, "--trainer.devices=2", "--resume=true")
     assert done.returncode == 0, done.stderr
     assert_two_trained(tmp_path, plain)
 
 
-@pytest.mark.parametrize(("launcher", "failing"), [(torchrun, 1), (lambda: [sys.executable], 0)])
-def test_a_process_that_fails_alone_says_so_and_ends_the_others(launch, tmp_path, launcher, failing):
+@pytest.mark.parametrize(("launcher", "failing"), [(torchrun, 1), (lambda python: [python], 0)])
+def test_a_process_that_fails_alone_says_so_and_ends_the_others(launch, python, tmp_path, launcher, failing):
     """It must not wait for the others to save a checkpoint with it: they wait for its gradients."""
     devices = [] if launcher is torchrun else ["--trainer.devices=2"]
-    done = launch(launcher(), tmp_path, *devices, fail_after=2, failing=failing)
+    done = launch(launcher(python), tmp_path, *devices, fail_after=2, failing=failing)
     assert done.returncode != 0
     assert "train.py: error: as asked" in done.stderr

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,9 @@ def test_the_batch_of_an_accumulated_step_is_named(arguments, tmp_path, broken_b
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "devices"])
-def test_two_processes_end_together(arguments, tmp_path, launcher):
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    run, more = (run, []) if launcher == "torchrun" else ([sys.executable], ["--trainer.devices=2"])
+def test_two_processes_end_together(arguments, python, tmp_path, launcher):
+    run = [python, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    run, more = (run, []) if launcher == "torchrun" else ([python], ["--trainer.devices=2"])
     rate = ["--model.optimization.lr=1e37", "--model.optimization.warmup_ratio=0", "--data.batch_size=2"]
     done = subprocess.run(
         [*run, str(ROOT / "train.py"), *arguments(1, tmp_path, *rate, *more, max_steps=50)],

@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -214,20 +213,19 @@ Throughput.on_train_batch_end = slowly
 """
 
 
-def test_a_terminated_process_leaves_a_checkpoint_and_says_so(command, tmp_path, whole):
+def test_a_terminated_process_leaves_a_checkpoint_and_says_so(command, python, tmp_path, whole):
     """SIGTERM, as schedulers send it: exit status 143, and the run can go on."""
-    script = SLOW + (ROOT / "train.py").read_text().partition("import sys\n")[2]
+    script, run = tmp_path / "slow.py", tmp_path / "run"
+    script.write_text(SLOW + (ROOT / "train.py").read_text().partition("import sys\n")[2])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *command(tmp_path)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
-    )
-    checkpoints = tmp_path / "checkpoints"
+    process = subprocess.Popen([python, script, *command(run)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    checkpoints = run / "checkpoints"
     while process.poll() is None and not (checkpoints / "last.ckpt").is_file():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143, error.decode()
-    assert 0 < read(tmp_path)["global_step"] < 15
-    assert not (tmp_path / "model").exists()
-    train.main(command(tmp_path, "--resume=true"))
-    assert_same_end(tmp_path, whole())
+    assert 0 < read(run)["global_step"] < 15
+    assert not (run / "model").exists()
+    train.main(command(run, "--resume=true"))
+    assert_same_end(run, whole())

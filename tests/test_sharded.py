@@ -3,7 +3,6 @@
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ SYSTEMS = {
 }
 
 
-def start(arguments, output: Path, strategy: str, system: str, *more: str, previous: Path) -> None:
+def start(python: str, arguments, output: Path, strategy: str, system: str, *more: str, previous: Path) -> None:
     """Two processes: a bfloat16 base where not told otherwise, recomputed activations, clipping, accumulation."""
     logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {output}, name: logs, version: ''}}}}"
     args = [*SYSTEMS[system], "--model.gradient_checkpointing=true", "--trainer.gradient_clip_val=0.3"]
@@ -35,7 +34,7 @@ def start(arguments, output: Path, strategy: str, system: str, *more: str, previ
     if system == "videoexpert":
         command = [*(arg for arg in command if "lora" not in arg), "--model.experts.dropout=0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "train.py"), *command]
+    command = [python, str(ROOT / "train.py"), *command]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -67,12 +66,12 @@ EXACT = {"videoexpert": ["--model.dtype=float32"]}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_losses_gradients_checkpoints_and_weights_are_those_of_ddp(system, arguments, runs, world, tmp_path):
+def test_losses_gradients_checkpoints_and_weights_are_those_of_ddp(system, python, arguments, runs, world, tmp_path):
     source = f"[{{shards: {world / 'videos'}, queries: {world / 'val' / 'grounding.jsonl'}}}]"
     more = [f"--data.val={source}", "--model.generation.max_new_tokens=6", "--trainer.val_check_interval=0.99"]
     more += ["--checkpoint.monitor=val/grounding/mIoU", "--checkpoint.mode=max", "--trainer.num_sanity_val_steps=1"]
     for strategy in ("ddp", "fsdp2"):
-        start(arguments, tmp_path / strategy, strategy, system, *more, *EXACT.get(system, []), previous=runs[1])
+        start(python, arguments, tmp_path / strategy, strategy, system, *more, *EXACT.get(system, []), previous=runs[1])
     expected, found = curve(tmp_path / "ddp"), curve(tmp_path / "fsdp2")
     assert len(expected) == 4
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=1e-4)
@@ -88,14 +87,15 @@ def test_losses_gradients_checkpoints_and_weights_are_those_of_ddp(system, argum
     close(*([lora.tensors for lora in each] for each in loras))
 
 
-def test_a_run_goes_on_in_the_other_way(arguments, runs, tmp_path):
+def test_a_run_goes_on_in_the_other_way(python, arguments, runs, tmp_path):
     """Two steps in one way and two in the other end alike, whichever comes first."""
     flat, ends = ["--model.optimization.warmup_ratio=0", "--model.dtype=float32"], []
     for first, second in (("ddp", "fsdp2"), ("fsdp2", "ddp")):
         output = tmp_path / first
-        start(arguments, output, first, "meco", "--trainer.max_steps=2", *flat, previous=runs[1])
+        start(python, arguments, output, first, "meco", "--trainer.max_steps=2", *flat, previous=runs[1])
         middle = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
-        start(arguments, output, second, "meco", "--resume=true", "--resume_changed=true", *flat, previous=runs[1])
+        changed = ["--resume=true", "--resume_changed=true", *flat]
+        start(python, arguments, output, second, "meco", *changed, previous=runs[1])
         end = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
         assert (middle["global_step"], end["global_step"]) == (2, 4)
         names = [name for name in end["state_dict"] if "lora_B" in name]

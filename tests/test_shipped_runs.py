@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,17 +32,15 @@ def base(folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
-def start(*command: str) -> None:
+def start(python: str, *command: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of another test
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
-    )
+    done = subprocess.run([python, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_shipped_config_trains_validates_goes_on_and_is_evaluated(system, real, world, tmp_path):
+def test_a_shipped_config_trains_validates_goes_on_and_is_evaluated(system, python, real, world, tmp_path):
     """With its own global batch. Only size, data and length are this test's."""
     name, configs, batch = SYSTEMS[system]
     llm = base(tmp_path / "llm", real(f"tokenizers/{name}"))
@@ -60,8 +57,8 @@ def test_a_shipped_config_trains_validates_goes_on_and_is_evaluated(system, real
         args += ["--model.init_args.spatial=null"]  # the world has no patches
     if system == "meco":
         args += ["--model=BoundaryPerception"]  # there is no stage 2 to go on from
-    start("train.py", *args, "--trainer.max_steps=2")
-    start("train.py", *args, "--resume=true", "--resume_changed=true")
+    start(python, "train.py", *args, "--trainer.max_steps=2")
+    start(python, "train.py", *args, "--resume=true", "--resume_changed=true")
     rows = (output / "logs" / "metrics.csv").read_text()
     assert "train/loss" in rows and "val/grounding/mIoU" in rows
     about = read_weights(output).manifest["weights"]

@@ -75,17 +75,18 @@ def logged(found: list) -> dict:
     return values
 
 
-def test_two_points_run_here_and_as_an_agent_starts_them(file, tmp_path, monkeypatch, capfd):
+def test_two_points_run_here_and_as_an_agent_starts_them(file, python, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("WANDB_SERVICE", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sys, "executable", python)
     monkeypatch.chdir(tmp_path)
     assert sweep.main([str(file), "--output", str(tmp_path / "here")]) == 0
     assert "grounding" in capfd.readouterr().out
     settings = sweep.read_sweep(file)
     for number, point in enumerate(sweep.grid(settings["parameters"])):
         flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})
-        macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [settings["program"]]}
+        macros = {"${env}": [], "${interpreter}": [python], "${program}": [settings["program"]]}
         macros |= {"${args}": flags["args"]}
         command = [part for word in create_sweep_command(settings["command"]) for part in macros.get(word, [word])]
         environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # of another test

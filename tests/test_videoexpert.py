@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -313,7 +312,7 @@ class KeepGradients(Callback):
             torch.save({name: p.grad for name, p in named if p.grad is not None}, self.path)
 
 
-def test_two_processes_one_of_them_without_any_loc(expert, world, shards, tmp_path):
+def test_two_processes_one_of_them_without_any_loc(expert, python, world, shards, tmp_path):
     """They end, with the gradients that one process has of both batches."""
     (first, *_) = read_queries(world / "stage2.jsonl")
     queries = [Query("when", first.video, "grounding", "x", first.events[:1], duration_s=first.duration_s)]
@@ -328,7 +327,7 @@ def test_two_processes_one_of_them_without_any_loc(expert, world, shards, tmp_pa
 
     callback = f"[{{class_path: test_videoexpert.KeepGradients, init_args: {{path: {tmp_path / 'two.pt'}}}}}]"
     more += [f"--trainer.callbacks={callback}", "--trainer.devices=2"]
-    command = [sys.executable, str(ROOT / "train.py"), *expert(tmp_path / "two", *more, max_steps=1)]
+    command = [python, str(ROOT / "train.py"), *expert(tmp_path / "two", *more, max_steps=1)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,10 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "devices"])
-def test_a_disk_that_is_full_for_a_checkpoint(arguments, tmp_path, launcher):
+def test_a_disk_that_is_full_for_a_checkpoint(arguments, python, tmp_path, launcher):
     """RLIMIT_FSIZE stops a write in its middle, as a full disk does."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    run, more = (run, []) if launcher == "torchrun" else ([sys.executable], ["--trainer.devices=2"])
+    run = [python, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    run, more = (run, []) if launcher == "torchrun" else ([python], ["--trainer.devices=2"])
     done = subprocess.run(
         [*run, str(ROOT / "train.py"), *arguments(1, tmp_path / "run", "--data.batch_size=2", *more)],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200,
@@ -49,14 +48,14 @@ for module in (safetensors.torch, models.tensor_files):
 """
 
 
-def test_a_disk_that_is_full_for_the_weights(arguments, tmp_path):
+def test_a_disk_that_is_full_for_the_weights(arguments, python, tmp_path):
     """The checkpoint is there, so the command with --resume true writes them when there is room."""
     script = tmp_path / "train.py"
     head, fit = (ROOT / "train.py").read_text().split("    cli.fit()\n")
     script.write_text(f"{head}    cli.fit()\n    exec({FULL!r}, {{}})\n{fit}")
     args = arguments(1, tmp_path / "run", "--data.batch_size=2", "--trainer.devices=2")
     done = subprocess.run(
-        [sys.executable, str(script), *args], cwd=ROOT, capture_output=True, text=True, timeout=200,
+        [python, str(script), *args], cwd=ROOT, capture_output=True, text=True, timeout=200,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 2, done.stderr[-3000:]

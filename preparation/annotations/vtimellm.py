@@ -236,10 +236,10 @@ def _video(video: str, file: Path, duration_s: float | None, sampling: Sampling)
     frames = len(array)
     if (duration_s == 0) != (frames == 1):
         raise ValueError(f"{frames} frame(s) for a duration of {duration_s} s; an image has 1 frame and lasts 0 s")
-    if frames > 1 and sampling.frames not in (None, frames):
+    if frames > 1 and sampling.frames not in (None, frames) and not sampling.rule:
         raise ValueError(f"{frames} frames, not {sampling.frames} (sampling {sampling})")
     with np.errstate(over="ignore"):  # an overflow becomes infinity, which Video refuses
         array = array.astype(np.float16)
-    fps = sampling.rate(duration_s)[1] if sampling.fps else None
+    fps = sampling.rate(duration_s)[1] if sampling.fps and not sampling.rule else None
     times_s = np.arange(frames) / fps if fps else np.linspace(0.0, duration_s, frames)
     return Video(video, float(duration_s), times_s, array, source=file.name)

@@ -37,7 +37,8 @@ def features(
         output: folder of the shards.
         encoder: hub name or local folder of a CLIP or SigLIP checkpoint; ``timm:NAME`` for a tower of timm; the file
             ``eva_vit_g.pth``; or the class path of an encoder of one's own (``preparation/features/own_encoder.py``).
-        sampling: ``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``.
+        sampling: ``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``; as Qwen's processors choose,
+            ``qwen_vl_utils 2.0 fps`` or ``transformers 2.0 fps``.
         on_error: stop at the first file that cannot be used, or skip and count it.
         patches: store the patch tokens too (frames x patches x width x 2 bytes a video).
         pool: average the patches of a frame to a smaller grid before they are stored, for example ``4x4``.

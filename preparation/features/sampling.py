@@ -13,6 +13,10 @@ from preparation.features.timeline import EARLY_S, Timeline
 
 ROUNDING_S = 1e-6
 RATE = re.compile(r"(\d+\.?\d*|\.\d+) fps(?: max (\d+))?")
+RULES = {"": 1, "qwen_vl_utils": 2, "transformers": 1}
+"""Whose rule chooses the frames (ours, or one of the two for Qwen's models) -> what their number is a multiple of."""
+QWEN_FEWEST, QWEN_MOST = 4, 768
+"""Frames of a video in Qwen's rules, as far as it has so many."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +27,30 @@ class Sampling:
     fps: float | None = None
     max_frames: int | None = None
     """Of a rate: a clip that would have more frames has this many, at the lower rate at which they fit."""
+    rule: str = ""
+    """Of whom, a key of ``RULES``. Qwen's two spread the frames of a rate evenly from the first picture to the last;
+    ``qwen_vl_utils`` takes an even number of them, as its models read pairs."""
 
     @classmethod
     def parse(cls, text: str) -> "Sampling":
-        """``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``, the wording of FeatureHeader.sampling."""
-        match text.split():
+        """``uniform 100``, ``1.0 fps`` or ``1.0 fps max 350``, the wording of FeatureHeader.sampling; with the name of
+        a rule in front, it is that one's.
+        """
+        first, *more = text.split() or [""]
+        rule, words = (first, more) if first in RULES else ("", [first, *more])
+        match words:
             case ["uniform", frames] if frames.isdecimal() and int(frames) > 0:
-                return cls(frames=int(frames))
-        if (rate := RATE.fullmatch(" ".join(text.split()))) and float(rate[1]) > 0 and rate[2] != "0":
-            return cls(fps=float(rate[1]), max_frames=int(rate[2]) if rate[2] else None)
-        raise ValueError(f"sampling must read like 'uniform 100' or '1.0 fps' or '1.0 fps max 350', got {text!r}")
+                return cls(frames=int(frames), rule=rule)
+        if (rate := RATE.fullmatch(" ".join(words))) and float(rate[1]) > 0 and rate[2] != "0":
+            return cls(fps=float(rate[1]), max_frames=int(rate[2]) if rate[2] else None, rule=rule)
+        raise ValueError(
+            "sampling must read like 'uniform 100' or '1.0 fps' or '1.0 fps max 350', and may have qwen_vl_utils or "
+            f"transformers in front, got {text!r}"
+        )
 
     def __str__(self) -> str:
-        if self.frames:
-            return f"uniform {self.frames}"
-        return f"{self.fps} fps" + (f" max {self.max_frames}" if self.max_frames else "")
+        rate = f"uniform {self.frames}" if self.frames else f"{self.fps} fps"
+        return f"{self.rule} {rate}".strip() + (f" max {self.max_frames}" if self.max_frames else "")
 
     def rate(self, length_s: float) -> tuple[int, float]:
         """Frames of a clip of ``length_s`` seconds, and how many a second; of a sampling by rate."""
@@ -64,7 +77,8 @@ class Sampling:
         Source: VTimeLLM, ``mm_utils.py`` for the uniform rule (both ends included, truncated to int).
         """
         length_s = clip_length_s(total_frames / fps, start_s, end_s)
-        first = 0 if start_s is None else max(int(fps * start_s), 0)
+        begin = 0.0 if start_s is None else max(fps * start_s, 0.0)
+        first = math.ceil(begin) if self.rule else int(begin)
         last = total_frames - 1 if end_s is None else min(int(fps * end_s), total_frames - 1)
         return self._numbers(min(first, last), last, length_s, fps)
 
@@ -97,8 +111,10 @@ class Sampling:
         first = min(first, last)
         if rate:
             return self._numbers(first, last, length_s, rate)
-        if self.frames:
-            wanted_s, early_s = np.linspace(times_s[first], times_s[last], self.frames), ROUNDING_S
+        if self.frames or self.rule:
+            pictures = last - first + 1
+            count = self._count(pictures, pictures / length_s) if self.rule else self.frames
+            wanted_s, early_s = np.linspace(times_s[first], times_s[last], count), ROUNDING_S
         else:
             count, fps = self.rate(length_s)
             wanted_s, early_s = begin_s + np.arange(count) / fps, min(timeline.step_s / 2, EARLY_S)
@@ -106,10 +122,28 @@ class Sampling:
 
     def _numbers(self, first: int, last: int, length_s: float, fps: float) -> np.ndarray:
         """(T,) numbers from ``first`` to ``last`` in a clip of ``length_s`` seconds, ``fps`` a second."""
+        if self.rule:
+            return np.linspace(first, last, self._count(last - first + 1, fps)).round().astype(np.int32)
         if self.frames:
             return np.linspace(first, last, self.frames).astype(np.int32)
         count, rate = self.rate(length_s)
         return np.minimum(np.round(first + np.arange(count) * fps / rate).astype(np.int32), last)
+
+    def _count(self, pictures: int, fps: float) -> int:
+        """How many of a clip's pictures one of Qwen's rules takes.
+
+        Raises:
+            ValueError: there are fewer pictures than it needs.
+        """
+        factor = RULES[self.rule]
+        if self.frames:
+            count = round(self.frames / factor) * factor
+        else:
+            most, fewest = min(self.max_frames or QWEN_MOST, pictures), QWEN_FEWEST
+            count = int(min(max(int(pictures / fps * self.fps), fewest), most) / factor) * factor
+        if not factor <= count <= pictures:
+            raise ValueError(f"{self.rule} takes {max(count, factor)} pictures, and the clip has {pictures}")
+        return count
 
 
 def clip_length_s(duration_s: float, start_s: float | None, end_s: float | None) -> float:

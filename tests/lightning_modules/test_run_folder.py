@@ -1,10 +1,11 @@
 """Files of a run are whole or absent, and a folder belongs to one run at a time."""
 
 import errno
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
+import resource
+import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,6 @@ import torch
 
 from lightning_modules import preflight, run_folder
 from lightning_modules.run_folder import Lock, WholeFiles, find_checkpoint, tidy, whole_folder
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def write(output: Path, name: str, step: int) -> Path:
@@ -39,17 +38,15 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path, monkeypatch):
 
 def test_no_file_may_be_longer(tmp_path):
     """RLIMIT_FSIZE, which stops a write in its middle as a full disk does."""
-    script = (
-        "import resource, sys, torch\nfrom pathlib import Path\n"
-        "from lightning_modules.run_folder import WholeFiles\n"
-        f"path = Path({str(tmp_path / 'last.ckpt')!r})\n"
-        "WholeFiles().save_checkpoint({'global_step': 1}, path)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "try:\n    WholeFiles().save_checkpoint({'global_step': 2, 'x': torch.zeros(100000)}, path)\n"
-        "except OSError as error:\n    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert "last.ckpt could not be written: File too large" in done.stdout, done.stderr
+    path = tmp_path / "last.ckpt"
+    WholeFiles().save_checkpoint({"global_step": 1}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="last.ckpt could not be written: File too large"):
+            WholeFiles().save_checkpoint({"global_step": 2, "x": torch.zeros(100000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"global_step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -135,25 +132,23 @@ def test_a_weights_folder_is_the_old_or_the_new_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from types import SimpleNamespace
-from lightning_modules.run_folder import Lock
-lock = Lock(Path(sys.argv[1]))
-lock.take()
-print("held", flush=True)
-time.sleep(100)
-"""
+def hold(folder: Path, taken: Event) -> None:
+    lock = Lock(folder)
+    lock.take()
+    taken.set()
+    time.sleep(100)
 
 
 def test_a_second_run_is_refused_until_the_first_is_dead(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout.readline() == "held\n"
+    fork = multiprocessing.get_context("fork")
+    taken = fork.Event()
+    holder = fork.Process(target=hold, args=(tmp_path, taken), daemon=True)
+    holder.start()
+    assert taken.wait(60)
     with pytest.raises(ValueError, match=f"is in use by process {holder.pid} on .*choose another --output"):
         Lock(tmp_path).take()
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    holder.kill()
+    holder.join()
     lock = Lock(tmp_path)
     lock.take()
     assert str(os.getpid()) in lock.path.read_text()

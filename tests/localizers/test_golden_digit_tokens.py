@@ -78,6 +78,40 @@ def test_time_tokens_and_digit_tokens_read_captions(official):
         assert [caption.lower().strip(".") for caption in found.captions] == [text.strip(".") for text in texts]
 
 
+def test_time_tokens_and_digit_tokens_read_highlights(official):
+    """Two seconds a clip. Theirs does not read its own format's sentence; ours reads that too."""
+    for case in official["highlights"]:
+        moments, clips = case["out"]
+        ratings = tuple((0.0,) for _ in clips)
+        query = Query("q", "v", "highlights", "x", saliency=ratings, clip_s=2.0)
+        found = DigitTokens().decode(query, Answer(case["text"]), Clip(float(case["duration"]), 10, 1.0))
+        assert len(found.saliency) == len(clips) or not moments
+        if moments:
+            assert list(found.saliency) == pytest.approx(clips), case["id"]
+            best = max(moments, key=lambda moment: moment["saliency_score"])
+            start_s, end_s, score = found.spans[0]
+            assert start_s <= best["timestamp"] <= end_s
+            assert score == best["saliency_score"]
+
+
+@pytest.mark.parametrize(
+    ("said", "scores"),
+    [
+        ("There are 2 highlight moments in the {}, {} second. Their saliency scores are 3.5, 2.0.", (3.5, 2.0)),
+        ("{} seconds\nscore: 3.5\n{} seconds\nscore: 2.0", (3.5, 2.0)),
+        ("{} seconds\nscore: 3.5\n{} seconds", (3.5, 0.0)),
+        ("The best moments are at {} and {} seconds.", (1.0, 1.0)),
+    ],
+)
+def test_highlights_with_and_without_scores(said, scores):
+    query = Query("q", "v", "highlights", "x", saliency=tuple((0.0,) for _ in range(10)), clip_s=2.0)
+    text = said.format(DigitTokens().digits(3.0), DigitTokens().digits(99.0))
+    found = DigitTokens().decode(query, Answer(text), Clip(20.0, 20, 1.0))
+    assert found.saliency == (0, scores[0], *[0] * 7, scores[1])  # the end, for a time behind it
+    assert found.spans[0] == (2.0, 4.0, scores[0])
+    assert found.rule == "digit tokens"
+
+
 def test_time_tokens_and_digit_loss(official, tensors):
     """The sum of the cross-entropy and the digit term, and its gradient."""
     logits, labels = tensors["vtg.loss_logits"].clone().requires_grad_(), tensors["vtg.loss_targets"]
@@ -90,6 +124,10 @@ def test_time_tokens_and_digit_loss(official, tensors):
     (term,) = DigitTokens(digit_weight=0.1).word_loss(logits, labels, names).values()
     assert term.item() == pytest.approx(0.1 * digit_loss(logits, labels, torch.tensor(digits)).item())
     assert DigitTokens().word_loss(logits, labels, names) == {}
+    none = torch.zeros_like(labels).fill_(official["digit_loss"]["dot_id"])  # a dot is no digit: nothing is added
+    without = digit_loss(logits, none, torch.tensor(digits))
+    without.backward()
+    assert without.item() == 0
 
 
 def test_time_tokens_and_digit_table_of_times(official, tensors):
@@ -113,5 +151,9 @@ def test_times_that_four_digits_do_not_hold(official):
         assert localizer.digits(-3.0) == localizer.digits(0.0)
     with pytest.raises(Unsayable, match=r"9999\.9 s"):
         localizer.render(Turn("?", task="grounding", events=(Event(1.0, 12345.6),)), axis, Random(0))
+    beside = (
+        f"{localizer.digits(3.2)} {localizer.digits(7.9)}"  # as tokenizers write tokens, and without a word between
+    )
+    assert read(beside.replace("><", "> <"), "grounding").spans[0][:2] == (3.2, 7.9)
     assert localizer.digits(59.96) == localizer.digits("60.0")
     assert read("<TIME_NINE> - <TIME_ONE> seconds", "grounding").spans[0][:2] == (1.0, 9.0)

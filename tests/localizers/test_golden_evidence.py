@@ -1,6 +1,7 @@
 """Evidence tokens equal D2VLM's released code: runs of frames, scores, labels, losses, gradients, and generation."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +10,15 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from datamodules.batch import Batch
 from datamodules.clip import Clip
+from lightning_modules.preference_tuning import PreferenceTuning, answers_of, summed
 from localizers import EvidenceTokens
 from localizers.evidence_tokens import EVI
 from models.evidence_head import best_run
-from models.factorised_preferences import pointing_log_likelihood, preference_loss, words_log_likelihood
+from models.factorised_preferences import preference_loss
 from models.feedback import Feedback, Writing
+from models.outputs import Output
 
 pytestmark = pytest.mark.golden
 IMAGE = -200
@@ -123,7 +127,8 @@ def test_evidence_scores_labels_and_inputs(official):
             first, end = case["frame_rows"][number][-1]
             scores, _ = official.head(states[at - 1], states[first:end])
             torch.testing.assert_close(scores, official.tensors[f"{name}.scores.{number}"], **CLOSE)
-            labels = official.localizer.soft_labels(batch.moments[number, at], end - first)
+            localizer = replace(official.localizer, alpha=case["alpha"])
+            labels = localizer.soft_labels(batch.moments[number, at], end - first)
             torch.testing.assert_close(labels, official.tensors[f"{name}.soft_labels.{number}"], **CLOSE)
         frames = torch.stack([batch.features, batch.inner], dim=2)
         inputs = official.words(batch.ids).masked_scatter(
@@ -173,40 +178,65 @@ def test_evidence_generation(official):
         assert said[~said[:, 0].isnan()].tolist() == case["span_of_token"]
 
 
+class Given(nn.Module):
+    """Projections of states that are projected already."""
+
+    def forward(self, tokens, frames):
+        return (frames @ tokens[..., None]).squeeze(-1) / tokens.shape[-1] ** 0.5, tokens
+
+
+def pair(case: dict, tensors: dict, evidence: int):
+    """Two answers behind one video as the stage reads them: a batch, the states, and the loss of each token.
+
+    The words that name evidence count nothing: theirs are the words of the events alone.
+    """
+    frames, offset = tensors["frame_vectors"], case["relative_offset"]
+    states, labels, blocks, losses = [frames], [-100] * len(frames), [0] * len(frames), []
+    moments = [[torch.nan] * 2] * len(frames)
+    for block, name in enumerate(("chosen", "reject"), 1):
+        answer = case["event"][name]
+        pointed, said = answer.get("grounding") or {}, answer.get("text") or {}
+        at = torch.tensor(pointed.get("input_index", []), dtype=torch.long) + offset
+        words = torch.tensor(said.get("input_index", []), dtype=torch.long) + offset
+        ids = torch.tensor(said.get("logit_token_id", []), dtype=torch.long)
+        states += [tensors["evidence_vectors"][at], torch.zeros(1 + len(ids), frames.shape[-1])]
+        labels += [-100, *[evidence] * len(at), *ids.tolist()]
+        blocks += [block] * (1 + len(at) + len(ids))
+        moments += [[torch.nan] * 2, *pointed.get("tgt", []), *[[torch.nan] * 2] * len(ids)]
+        losses += [torch.zeros(len(at)), nn.functional.cross_entropy(tensors["logits"][words], ids, reduction="none")]
+    labels = torch.tensor([labels])
+    batch = Batch(
+        labels, labels, torch.ones_like(labels), torch.arange(labels.shape[1])[None] < len(frames), frames[None],
+        torch.ones(1, len(frames), dtype=torch.bool), (), (), torch.tensor([moments]), torch.tensor([blocks]),
+    )  # fmt: skip
+    return batch, {"before_last_layer": torch.cat(states)[None]}, torch.cat(losses)
+
+
 def test_evidence_preferences(official):
-    """Log-likelihoods of chosen and rejected answers, the loss of each pair, and its gradients."""
-    fpo, width = official.cases["fpo"], official.settings["hidden"]
+    """Log-likelihoods of both answers, the loss of each pair, and its gradients, as the stage has them."""
+    fpo, evidence = official.cases["fpo"], 1000  # the id of no word
     localizer = EvidenceTokens(alpha=fpo["alpha"])
-
-    def likely(answer: dict, offset: int, tensors: dict, mean: bool = False) -> torch.Tensor:
-        total = torch.zeros(())
-        if pointed := answer.get("grounding"):
-            places = torch.tensor(pointed["input_index"]) + offset
-            logits = tensors["evidence_vectors"][places] @ tensors["frame_vectors"].T / width**0.5
-            right = localizer.soft_labels(torch.tensor(pointed["tgt"]), len(tensors["frame_vectors"]))
-            total = total + pointing_log_likelihood(logits, right)
-        if said := answer.get("text"):
-            logits = tensors["logits"][torch.tensor(said["input_index"]) + offset]
-            total = total + words_log_likelihood(logits, torch.tensor(said["logit_token_id"]), mean)
-        return total
-
+    stage = SimpleNamespace(localizer=localizer, model=SimpleNamespace(head=Given()), ids={EVI: evidence},
+                            beta=fpo["beta"], preference_weight=1.0, log=lambda *_, **__: None)  # fmt: skip
     for case in fpo["cases"]:
         tensors = {name: official.tensors[f"fpo.{name}"].clone().requires_grad_()
                    for name in ("evidence_vectors", "frame_vectors", "logits")}  # fmt: skip
-        chosen, rejected = (
-            likely(case["event"][name], case["relative_offset"], tensors) for name in ("chosen", "reject")
-        )
-        assert chosen.item() == pytest.approx(case["chosen_logp"], rel=1e-5), case["id"]
-        assert rejected.item() == pytest.approx(case["reject_logp"], rel=1e-5), case["id"]
-        averaged = likely(case["event"]["chosen"], case["relative_offset"], tensors, mean=True)
-        assert averaged.item() == pytest.approx(case["chosen_logp_text_averaged"], rel=1e-5), case["id"]
-        loss = preference_loss(chosen, rejected, fpo["beta"])
-        assert loss.item() == pytest.approx(case["loss"], rel=1e-5), case["id"]
-        loss.backward()
+        batch, states, losses = pair(case, tensors, evidence)
+        rows, blocks = answers_of(batch)
+        pointed = localizer.log_likelihood(Given(), states, batch, {EVI: evidence})
+        likely = pointed + summed(-losses, rows, blocks, 1)
+        assert likely[0, 1].item() == pytest.approx(case["chosen_logp"], rel=1e-5), case["id"]
+        assert likely[0, 2].item() == pytest.approx(case["reject_logp"], rel=1e-5), case["id"]
+        words = losses[(blocks == 1) & (batch.labels[:, 1:][batch.labels[:, 1:] != -100] != evidence)]
+        averaged = pointed[0, 1].item() - (words.mean().item() if len(words) else 0.0)
+        assert averaged == pytest.approx(case["chosen_logp_text_averaged"], rel=1e-5), case["id"]
+        terms = PreferenceTuning.loss_terms(stage, batch, Output(torch.zeros(()), token_loss=losses, states=states))
+        assert terms["preference"].item() == pytest.approx(case["loss"], rel=1e-5), case["id"]
+        terms["preference"].backward()
         for name, tensor in tensors.items():
             expected = official.tensors.get(f"fpo.{case['id'].replace(' ', '_')}.{name}.grad")
             if expected is not None:
                 same_gradient(tensor.grad, expected)
-    for pair in fpo["pair_loss"]:
-        loss = preference_loss(torch.tensor(pair["chosen"]), torch.tensor(pair["reject"]), fpo["beta"])
-        assert loss.item() == pytest.approx(pair["loss"], rel=1e-5)
+    for each in fpo["pair_loss"]:
+        loss = preference_loss(torch.tensor(each["chosen"]), torch.tensor(each["reject"]), fpo["beta"])
+        assert loss.item() == pytest.approx(each["loss"], rel=1e-5)

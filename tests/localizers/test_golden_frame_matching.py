@@ -17,6 +17,7 @@ from localizers import FrameMatching
 from localizers.answer import Answer
 from localizers.frame_matching import VID, moment
 from models.feedback import Feedback, Writing
+from preparation.features.sampling import Sampling
 
 pytestmark = pytest.mark.golden
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -171,6 +172,8 @@ def test_frame_matching_generation(official):
 def test_frame_matching_times_of_frames(official):
     """Frame k at a rate is that of second k / rate."""
     for case in official.frame_times:
+        chosen = Sampling(fps=float(case["fps"])).indices(case["frames_in_video"], case["average_fps"])
+        assert chosen.tolist() == case["frames"]
         axis = Clip(case["frames_in_video"] / case["average_fps"], len(case["frames"]), float(case["fps"]))
         for number, time_s in enumerate(case["seconds"]):
             if time_s == number / case["fps"]:  # a short video repeats its frames

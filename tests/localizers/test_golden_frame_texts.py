@@ -14,6 +14,8 @@ from datamodules.turns import TurnWriter
 from localizers import TextSeconds
 from localizers.answer import Answer
 from localizers.text_seconds import segment, snapped
+from metrics.benchmarks.formats.windows import window
+from preparation.features.sampling import Sampling
 
 pytestmark = pytest.mark.golden
 UNITIME = {"frame_wording": "timestamp: {:.1f} seconds; feature: ", "lead": "", "snap": True,
@@ -56,6 +58,49 @@ def test_frame_texts_of_qwen3_vl(official):
         assert markers == case["markers"]
 
 
+def test_frame_texts_where_the_prompt_has_no_vision_tokens(official):
+    """Of the groups alone; what stands around them is the prompt's."""
+    for case in official["qwen3_vl"]["other_prompts"]:
+        before, pad, behind = case["prompt"].partition("<|video_pad|>")
+        (frames, height, width), *others = case["grids"]
+        if others or not pad:
+            continue
+        for version in ("4_57_1", "5_23_0"):
+            text = case[f"text_transformers_{version}"]
+            seconds = [float(time) for time in re.findall(r"<([\d.]+) seconds>", text)]
+            localizer = TextSeconds(group=1)  # its groups, whose times the text has
+            assert len(seconds) == frames
+            assert before + told(localizer, seconds, height * width // 4) + behind == text, case["id"]
+
+
+SAMPLING = {"fps": "{} fps", "nframes": "uniform {}", "num_frames": "uniform {}", "max_frames": "max {}"}
+"""A setting of how frames are chosen -> ours."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "block"),
+    [("qwen_vl_utils", "qwen_vl_utils_frames"), ("transformers", "transformers_5_23_0_sample_frames")],
+)
+def test_frame_texts_are_of_the_frames_that_qwen_chooses(official, rule, block):
+    for case in official["qwen3_vl"][block]:
+        settings, rate, out = dict(case["settings"]), case["fps"] or 24.0, case.get("out", case)
+        ends_s = settings.pop("video_start", None), settings.pop("video_end", None)
+        if not settings.keys() & {"fps", "nframes", "num_frames"}:
+            settings = {"fps": 2.0} | settings
+        words = [SAMPLING[key].format(settings[key]) for key in SAMPLING if key in settings]
+        sampling = Sampling.parse(" ".join([rule, *words]))
+        assert Sampling.parse(str(sampling)) == sampling
+        if "raises" in out:
+            with pytest.raises(ValueError, match="clip"):
+                sampling.indices(case["frames_in_video"], rate, *ends_s)
+            continue
+        found = sampling.indices(case["frames_in_video"], rate, *ends_s)
+        assert found.tolist() == out["indices"], case
+        if "seconds_of_groups" in out:
+            times_s = TextSeconds().group_times_s(clip(found / rate))
+            assert times_s == pytest.approx(out["seconds_of_groups"], rel=1e-12)
+
+
 def test_frame_texts_of_timelens(official):
     facts = official["timelens"]
     query = Query("q", "v", "grounding", facts["question"]["query"], (Event(1.0, 2.0),))
@@ -70,6 +115,10 @@ def test_frame_texts_of_timelens(official):
         assert answer == case["text"]
         found = TextSeconds().decode(query, Answer(answer), axis).spans
         assert [list(span[:2]) for span in found] == [[round(end, 1) for end in span] for span in spans]
+    for case in facts["spans_refused"]:
+        assert "raises" in case["out"]
+        with pytest.raises(ValueError, match="span|window|times|numbers"):
+            window(case["span"], "a query")
 
 
 def test_frame_texts_of_unitime(official):
@@ -83,9 +132,18 @@ def test_frame_texts_of_unitime(official):
         assert texts == out["before_frames"], case["id"]
         if case["mode"] != "mr":
             localizer = replace(localizer, answers="segments")
-        for windows, answer in zip(case["windows"], out["answers"], strict=True):
+        assert [round(time_s, 1) for time_s in localizer.group_times_s(clip(times_s))] == out["seconds"], case["id"]
+        query = Query("q", "v", "grounding", "x", (Event(1.0, 2.0),))
+        for windows, answer, read in zip(case["windows"], out["answers"], out["answers_read_back"], strict=True):
             said = localizer.listing([localizer.span(*window, clip(times_s)) for window in windows])
             assert said == answer, case["id"]
+            if case["mode"] == "mr":  # of segments theirs is the first two of the times that are listed
+                found = localizer.decode(query, Answer(said), clip(times_s)).spans
+                assert [list(span[:2]) for span in found] == read, case["id"]
+        if case["frames_per_feature"] is None:
+            localizer = replace(localizer, around_group=True)
+            pads = int(re.search(r"<\|video_pad\|>\*(\d+)", out["prompt"])[1])
+            assert told(localizer, times_s, pads) == out["prompt"].partition("\n")[2].removesuffix("Query"), case["id"]
     for case in official["unitime"]["snapping"]:
         assert [segment(time_s, case["times"]) for time_s in case["window"]] == case["segments"]
         assert list(snapped(*case["window"], case["times"])) == case["fine"][1:3]

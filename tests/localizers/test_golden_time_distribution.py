@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -128,6 +129,8 @@ def test_time_distribution_means_and_bells(official):
     for case in official.tables["decode"]:
         bins = expected(official.tensors[case["logits"]])
         torch.testing.assert_close(bins[None], torch.tensor(case["bins"]), **CLOSE)
+        seconds = bins / (official.tensors[case["logits"]].shape[-1] - 1) * case["duration"]
+        assert seconds.flatten().tolist() == pytest.approx(np.ravel(case["seconds"]).tolist(), abs=0.006)  # hundredths
     table = official.tables["gaussian"]
     for row in table["rows"]:
         found = bells(torch.tensor([number(peak) for peak in table["peaks"]]), table["length"] - 1, row["sigma"])

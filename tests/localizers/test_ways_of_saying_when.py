@@ -45,6 +45,7 @@ from models.temporal_head import HeadOutput
 from models.video_llm import VideoLLM
 from models.vocabulary import add_tokens
 from preparation.features.sampling import Sampling
+from sweeps.sweep_file import grid, read_sweep
 
 ROOT = Path(__file__).parent.parent.parent
 WAYS = {
@@ -163,6 +164,20 @@ def test_a_prompt_is_the_beginning_of_an_example(localizer, llm):
         assert torch.equal(example.input_ids[:end], prompt.prefix_ids[:end])
         assert torch.equal(example.frame_mask[:end], prompt.frame_mask[:end])
         torch.testing.assert_close(example.moments[:end], prompt.prefix_moments[:end], equal_nan=True)
+
+
+@ways
+def test_an_image_and_a_video_of_one_frame_are_learned(localizer, llm):
+    """An image has no length, so that nothing in it has a share of the duration."""
+    dialogue, model = system(localizer, llm)
+    ids, pixels = {token: number for number, token in dialogue.special.items()}, np.ones((1, 8), np.float16)
+    image, short = (Video("v", length_s, np.zeros(1), pixels) for length_s in (0.0, 2.0))
+    said = Query("a", "v", "dialogue", turns=(Turn("What is it?", "A dog."),))
+    found = Query("b", "v", "grounding", "a dog", (Event(0.2, 1.0, "a dog"),))
+    batch = collate([dialogue.example(said, image, Random(0)), dialogue.example(found, short, Random(0))], 0)
+    output = model(batch)
+    terms = [output.lm_loss, *localizer.loss(model.head, output.states, batch, ids).values()]
+    assert all(term.isfinite() for term in terms)
 
 
 @ways
@@ -291,6 +306,17 @@ def test_the_points_of_the_comparison_are_all_nine_ways_with_the_same_base():
         kinds.append(type(localizer))
     assert len(set(kinds)) == len(kinds) == 9
     assert "/val/" in sweep["parameters"]["data.val"]["value"]
+
+
+@pytest.mark.parametrize("name", ["paradigms", "paradigms_baseline"])
+def test_the_comparison_has_rates_to_choose_by_validation(name):
+    """Points of the first rate come first, so that those that were run keep their folders."""
+    sweep = read_sweep(ROOT / f"configs/sweeps/{name}.yaml")
+    rates = [point["model.init_args.optimization.lr"] for point in grid(sweep["parameters"])]
+    half = len(rates) // 2
+    assert rates == [rates[0]] * half + [rates[-1]] * half
+    assert rates[0] != rates[-1]
+    assert sweep["metric"] == {"name": "val/grounding/mIoU", "goal": "maximize"}
 
 
 FOLDERS = ("time_tokens", "digit_tokens", "text_seconds", "time_distribution", "evidence_tokens")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.matching_head import pooled
-from models.saliency_losses import cosines, inter_video_loss, intra_video_loss
+from models.saliency_losses import LEAST, TEMPERATURE, cosines, inter_video_loss, intra_video_loss
 
 pytestmark = pytest.mark.golden
 
@@ -41,6 +41,8 @@ def test_univtg_saliency_losses_and_gradients(official):
 
 
 def test_univtg_saliency_scores(official):
+    assert official.temperature == TEMPERATURE
+    assert torch.tensor(LEAST).log().item() == pytest.approx(official.masked_log_weight, rel=1e-6)
     for case in official.cases:
         names = ("clips", "words", "word_mask", "weights.pool", "mask", "scores", "foreground", "scores_add")
         part = {key: official.tensors[f"{case['name']}.{key}"] for key in names}

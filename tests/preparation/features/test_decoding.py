@@ -43,7 +43,21 @@ def test_a_rate_with_a_cap_is_lowered_until_it_fits():
     assert capped.indices(1000, 10.0, 10.0, 50.0).tolist() == [100, 200, 300, 400]
 
 
-@pytest.mark.parametrize("text", ["uniform 100", "1.0 fps", "0.5 fps", "1.0 fps max 350"])
+def test_the_rules_for_qwen_spread_frames_from_the_first_picture_to_the_last():
+    assert Sampling.parse("qwen_vl_utils 2.0 fps").indices(100, 10.0).tolist()[:3] == [0, 5, 10]
+    assert Sampling.parse("qwen_vl_utils 2.0 fps").indices(90, 10.0)[-1] == 89
+    assert len(Sampling.parse("qwen_vl_utils 1.0 fps").indices(90, 10.0)) == 8  # an even number
+    assert len(Sampling.parse("transformers 1.0 fps").indices(90, 10.0)) == 9
+    assert len(Sampling.parse("transformers 1.0 fps max 5").indices(90, 10.0)) == 5
+    assert len(Sampling.parse("qwen_vl_utils uniform 9").indices(90, 10.0)) == 8
+    with pytest.raises(ValueError, match="qwen_vl_utils takes 2 pictures, and the clip has 1"):
+        Sampling.parse("qwen_vl_utils 2.0 fps").indices(1, 10.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["uniform 100", "1.0 fps", "0.5 fps", "1.0 fps max 350", "qwen_vl_utils 2.0 fps max 64", "transformers uniform 9"],
+)
 def test_sampling_reads_what_it_writes(text):
     assert str(Sampling.parse(text)) == text
 
@@ -62,6 +76,8 @@ def test_sampling_reads_what_it_writes(text):
         "1 2 fps",
         "1 fps max",
         "1 fps max 0",
+        "qwen_vl_utils",
+        "qwen 2.0 fps",
     ],
 )
 def test_sampling_refuses(text):

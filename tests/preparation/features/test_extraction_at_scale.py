@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -169,8 +168,8 @@ def test_several_processes_make_the_same_shards(encoder, videos, whole, tmp_path
     assert content(folder) == content(whole)
 
 
-def test_under_torchrun(clip, videos, whole, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+def test_under_torchrun(clip, python, videos, whole, tmp_path):
+    command = [python, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     command += [str(ROOT / "prepare.py"), "features", f"--videos={videos}", f"--output={tmp_path}"]
     command += [f"--encoder={clip}", "--sampling=uniform 10", "--on_error=skip", "--device=cpu", "--batch_frames=3"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "150"}

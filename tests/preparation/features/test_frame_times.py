@@ -12,7 +12,7 @@ from preparation.features.decoding import Sampling, Source, decode, sample_frame
 
 BEFORE_S, RIGHT_S = 0.05, 0.002
 """A clip may begin with a picture that appeared this much earlier; containers round times to milliseconds."""
-SAMPLINGS = ("uniform 4", "uniform 60", "3.0 fps", "40.0 fps", "4.0 fps max 5")
+SAMPLINGS = ("uniform 4", "uniform 60", "3.0 fps", "40.0 fps", "4.0 fps max 5", "qwen_vl_utils 3.0 fps")
 
 
 def check(path: Path, times_s: dict[int, float], duration_s: float, sampling: str, *bounds: float) -> None:

@@ -21,7 +21,7 @@ from benchmarks.stages import SIZES, measure, show
 
 TABLE = ("stages", "extraction")
 """Those of one table."""
-OTHERS = ("growth", "shared_video", "generation", "experts", "online", "startup")
+OTHERS = ("growth", "padding", "shared_video", "generation", "experts", "online", "startup")
 """``scoring`` needs published annotations: python -m benchmarks.scoring."""
 
 

@@ -32,8 +32,7 @@ class TrainingData(Callback):
                 logger.log_hyperparams({"fingerprints": prints})
         if len(data.mixture) > 1:
             rows = [(source.queries, source.weight, part.samples, part.draws) for source, part in data.mixture]
-            what = "sequences" if data.queries_per_video > 1 else "queries"
-            print_table(f"training data, seed {data.seed}", ("source", "weight", what, "drawn an epoch"), rows)
+            print_table(f"training data, seed {data.seed}", ("source", "weight", "queries", "drawn an epoch"), rows)
             drawn = Counter()
             for source, part in data.mixture:
                 drawn[str(source.queries)] += part.draws

@@ -18,7 +18,7 @@ from datamodules.changed_frames import Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
 from datamodules.kept import remembered
-from datamodules.packing import pack
+from datamodules.packing import pack_alike
 from datamodules.pairs import ByVideo, Pairs
 from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
@@ -124,7 +124,7 @@ class TrainingDialogues(Dataset):
         return [self._sequence(list(drawn)) for _, drawn in groupby(draws, key=lambda draw: draw.sequence)]
 
     def _sequence(self, draws: list[Draw]) -> list[Example | Skipped]:
-        """What could not be read, and one Example of the others, if there are any."""
+        """What could not be read, and the others, in one Example where they begin alike."""
         found = [self.pairs[draw.index] for draw in draws]
         reader, queries = found[0][0], [query for _, query in found]
         video = attempt(lambda: reader.read(queries[0].video), self.on_error)
@@ -141,7 +141,7 @@ class TrainingDialogues(Dataset):
         if draws[0].padding:
             for example in examples:
                 example.labels.fill_(IGNORE)
-        return skipped + ([pack(examples)] if len(examples) > 1 else examples)
+        return skipped + pack_alike(examples)
 
     def _example(self, query: Query, video: Video, random: Random) -> Example:
         _check_length(query, video)

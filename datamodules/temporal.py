@@ -53,9 +53,10 @@ class TemporalDataModule(L.LightningDataModule):
             processes and ``trainer.accumulate_grad_batches`` make.
         batch_size: dialogues that one process takes at once.
         eval_batch_size: questions answered together; those about one video share its prefix.
-        queries_per_video: training queries that share one copy of their video's frames in one sequence, none seeing
-            another. More is faster where a video has many queries, and trains on the same loss. Batches count queries
-            all the same; most is shared where ``batch_size`` is a multiple of it.
+        queries_per_video: training queries, at most, that share one copy of their video's frames in one sequence, none
+            seeing another. More is faster where a video has many queries, and trains on the same loss. Batches count
+            queries all the same; most is shared where ``batch_size`` is a multiple of it. None: train.py takes eight,
+            or a quarter of a step's dialogues where these are fewer than 32, and one where nothing can be shared.
         num_workers: reading processes.
         seed: of order and wording.
         on_error: ``fail`` at the first sample that cannot be read, or ``skip`` and count.
@@ -73,7 +74,7 @@ class TemporalDataModule(L.LightningDataModule):
         global_batch_size: int | None = None,
         batch_size: int = 8,
         eval_batch_size: int = 16,
-        queries_per_video: int = 1,
+        queries_per_video: int | None = None,
         num_workers: int = 4,
         seed: int = 0,
         on_error: OnError = "fail",
@@ -82,8 +83,8 @@ class TemporalDataModule(L.LightningDataModule):
         answered: list[str] | None = None,
     ):
         super().__init__()
-        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "queries_per_video": queries_per_video}
-        for name, value in (counts | {"global_batch_size": global_batch_size}).items():
+        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "global_batch_size": global_batch_size}
+        for name, value in (counts | {"queries_per_video": queries_per_video}).items():
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} must be 1 or more, got {value}")
         if num_workers < 0:
@@ -93,7 +94,8 @@ class TemporalDataModule(L.LightningDataModule):
         self.answered = frozenset(answered or ())
         self.sources = {"train": train or [], "val": val or [], "test": test or []}
         self.global_batch_size, self.batch_size = global_batch_size, batch_size
-        self.eval_batch_size, self.num_workers, self.queries_per_video = eval_batch_size, num_workers, queries_per_video
+        self.eval_batch_size, self.num_workers = eval_batch_size, num_workers
+        self.queries_per_video = queries_per_video or 1
         self.begin = (0, 0)
         """Epoch, and samples of it that were done, where a run goes on with batches of another size."""
         self.lockstep = False

@@ -107,6 +107,7 @@ def report(cli: LightningCLI) -> None:
         lengths = batch.attention_mask.sum(-1).float()
         for source, part in data.mixture:
             rows.append((f"data.train: {source.queries}", f"{part.draws} of {part.samples} queries an epoch"))
+        rows.append(("queries that share a video, at most", str(data.queries_per_video)))
         rows.append(("tokens of a dialogue, frames included", f"{lengths.mean():.0f}, at most {lengths.max():.0f}"))
         rows += [(f"of {SAMPLES} samples: {reason}", count) for reason, count in batch.counts.items()]
         rows += steps(sum(part.draws for _, part in data.mixture), step.dialogues, cli.trainer)

@@ -35,6 +35,7 @@ from lightning_modules.preflight import check_writable, version_of_code
 from lightning_modules.resumed_settings import Change
 from lightning_modules.run_folder import Lock, WholeFiles, find_checkpoint, read, tidy
 from lightning_modules.run_record import RunRecord, compare, made_of, settle
+from lightning_modules.sharing import settle_sharing
 from lightning_modules.strategy import SHARDED, check_sharded, chosen_strategy
 from lightning_modules.video_language import VideoLanguageModule
 from models.fingerprints import of_weights
@@ -158,12 +159,14 @@ class TrainingCLI(LightningCLI):
         """
         super().instantiate_classes()
         if self.config["dry_run"]:
+            self._share_videos()
             return
         output = Path(self.config["output"])
         self.lock.take()
         try:  # only who holds the folder knows that nothing in it changes
             tidy(output)
             self.checkpoint = find_checkpoint(output, self.config["resume"])
+            self._share_videos()
             lines = self.changes()
         except BaseException:
             self.lock.release()
@@ -172,6 +175,13 @@ class TrainingCLI(LightningCLI):
             keep_log(output / "logs" / "metrics.csv")
         for line in lines if self.trainer.is_global_zero else ():
             say(line)
+
+    def _share_videos(self) -> None:
+        """Write the number of queries that share a video into the config, which a run that goes on finds there."""
+        given = self.config["data"]["queries_per_video"]
+        before = read(self.checkpoint) if self.checkpoint and given is None else None
+        found = settle_sharing(given, self.model, self.datamodule, self.step.dialogues, before)
+        self.config["data"]["queries_per_video"] = found
 
     def changes(self) -> list[str]:
         """What to say about a run that goes on with other settings. Raises ValueError where it may not."""

@@ -230,8 +230,8 @@ class VideoLanguageModule(L.LightningModule):
         """The sum of the language-model loss and the localizer's terms.
 
         Returns:
-            ``loss``, and ``terms`` for the log: each term under its own name, and with several sources the
-            language-model loss of each, as (sum, weight).
+            ``loss``, and ``terms`` for the log: each term under its own name, with several sources the language-model
+            loss of each, and the share of padding, as (sum, weight).
         """
         batch = self._stand_in(batch) if self.model.sharded else batch
         if not batch.queries:  # nothing could be read; this rank still takes part in the reduction
@@ -242,7 +242,7 @@ class VideoLanguageModule(L.LightningModule):
         loss = sum(terms.values())
         self.log("train/loss", loss.detach(), logger=False, batch_size=len(batch.queries))  # for those who monitor it
         logged = {f"{name}_loss": (term.detach(), 1) for name, term in terms.items()} | {"loss": (loss.detach(), 1)}
-        logged |= output.losses_of(batch.sources)
+        logged |= output.losses_of(batch.sources) | output.padding_of(batch.attention_mask)
         return {"loss": loss * short_step_factor(self.trainer), "terms": logged}
 
     @property

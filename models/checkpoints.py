@@ -17,7 +17,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from datamodules.tokenizers import as_published
 from models.gguf import converted, gguf_file
@@ -64,9 +71,14 @@ def best_device() -> torch.device:
     return torch.device(torch.accelerator.current_accelerator().type, number)
 
 
+def load_config(name: str) -> PreTrainedConfig:
+    """The configuration of the same model. Raises ValueError as ``load_llm`` does."""
+    return _load(AutoConfig, name)
+
+
 def empty_llm(name: str, dtype: torch.dtype) -> PreTrainedModel:
     """The same model without its weights, on whatever device is the default. Raises ValueError as ``load_llm`` does."""
-    return AutoModelForCausalLM.from_config(_load(AutoConfig, name), dtype=dtype)
+    return AutoModelForCausalLM.from_config(load_config(name), dtype=dtype)
 
 
 def load_tokenizer(name: str, what: str = "llm", **settings) -> PreTrainedTokenizerBase:

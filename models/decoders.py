@@ -7,9 +7,7 @@ from inspect import signature
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
-
-from datamodules.packing import attention_pattern
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers, as transformers names them, whose attention can be written as a mask."""
@@ -37,7 +35,12 @@ def layers(llm: PreTrainedModel) -> nn.ModuleList:
 
 def layer_windows(llm: PreTrainedModel) -> dict[str, int | None]:
     """How many tokens, itself and those before it, a token sees in each kind of layer. None: all; 0: it depends."""
-    config = llm.config.get_text_config()
+    return windows(llm.config)
+
+
+def windows(config: PreTrainedConfig) -> dict[str, int | None]:
+    """``layer_windows`` of a model with this configuration."""
+    config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
     if kinds := getattr(config, "layer_types", None):
         return {kind: {FULL: None, SLIDING: window}.get(kind, 0) for kind in sorted(set(kinds))}
@@ -79,6 +82,11 @@ def check_inputs(llm: PreTrainedModel) -> None:
         )
 
 
+def windows_follow_patterns(config: PreTrainedConfig) -> bool:
+    """Whether ``check_patterns`` lets a model with this configuration pass."""
+    return windows(config).keys() <= {FULL, SLIDING}
+
+
 def check_patterns(llm: PreTrainedModel, what: str) -> None:
     """Refuse a language model whose attention cannot follow a written pattern.
 
@@ -94,26 +102,6 @@ def check_patterns(llm: PreTrainedModel, what: str) -> None:
             f"{type(llm).__name__} has layers of {', '.join(sorted(other))}, whose attention cannot follow a pattern, "
             f"and {what} need one"
         )
-
-
-def pattern_masks(
-    llm: PreTrainedModel,
-    attention_mask: Tensor,
-    dtype: torch.dtype,
-    blocks: Tensor | None,
-    frame_mask: Tensor | None,
-) -> Tensor | dict[str, Tensor]:
-    """The mask (B, 1, L, L) of ``attention_pattern``, or one for each kind of layer where there are several.
-
-    Raises:
-        ValueError: the attention of a layer cannot follow a pattern.
-    """
-    check_patterns(llm, "dialogues that share a video, or frames that attend to later ones,")
-    masks = {
-        kind: attention_pattern(attention_mask, dtype, blocks, frame_mask, window)
-        for kind, window in layer_windows(llm).items()
-    }
-    return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def cache_argument(module: nn.Module, cache: Cache) -> dict[str, Cache]:

@@ -21,6 +21,8 @@ class Output:
     """Of the supervised tokens, in row order; None: no language model is run."""
     states: dict[str, Tensor] = field(default_factory=dict)
     """(B, L, D) hidden states by the place where they were taken."""
+    positions: int = 0
+    """Of the decoder's rows, padding included."""
     token_loss: Tensor | None = None
     """(N,) cross-entropy of each supervised token, with gradients; None: no language model is run."""
     row_loss: Tensor | None = None
@@ -32,6 +34,10 @@ class Output:
     def logits(self) -> Tensor:
         """(N, V) of the supervised tokens, computed when they are asked for."""
         return self.words.logits()
+
+    def padding_of(self, real: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Positions that stood for no token, of real ones (B, L), and all; nothing where no language model is run."""
+        return {"padding": (self.positions - real.sum(), self.positions)} if self.positions else {}
 
     def losses_of(self, sources: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum and tokens of each source's loss, where rows have sources and a language model is run."""

@@ -16,14 +16,14 @@ from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.batch import Batch, PromptBatch, frame_states
 from datamodules.chat import IGNORE
-from datamodules.packing import block_positions
+from datamodules.packing import Pattern
+from models.attention import Layout, by_kind, lay_out
 from models.certainty import Certainty
 from models.decoders import (
     answered_together,
     cache_argument,
     check_inputs,
     check_patterns,
-    pattern_masks,
 )
 from models.feedback import Feedback, Writing
 from models.inner_states import first_layers, inner_layer, watching
@@ -141,14 +141,10 @@ class VideoLLM(nn.Module):
             )
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
         supervised = next_labels != IGNORE
-        blocks = torch.zeros_like(batch.input_ids) if batch.blocks is None else batch.blocks
-        with self.watch() as seen, route(self.llm, batch.frame_mask):
-            read = self.causal_lm.get_decoder()(
-                inputs_embeds=inputs,
-                attention_mask=self.mask(batch.attention_mask, inputs.dtype, batch.frame_mask, batch.blocks),
-                position_ids=block_positions(blocks),
-                use_cache=False,
-            )
+        layout, given = self._laid_out(inputs, batch.attention_mask, batch.frame_mask, batch.blocks)
+        with self.watch() as seen, route(self.llm, layout.join(batch.frame_mask)):
+            read = self.causal_lm.get_decoder()(**given)
+        read = replace(read, last_hidden_state=layout.split(read.last_hidden_state))
         words = Words(self.causal_lm, read, supervised)
         losses = words.losses(next_labels[supervised])
         tokens = supervised.sum(-1)
@@ -157,7 +153,8 @@ class VideoLLM(nn.Module):
             # A sum over nothing keeps the graph, so that a rank without supervised tokens takes part in the reduction.
             lm_loss=losses.sum() / tokens.sum().clamp(min=1),
             words=words,
-            states={point: calls[0] for point, calls in seen.items()},
+            states={point: layout.split(calls[0]) for point, calls in seen.items()},
+            positions=layout.positions,
             token_loss=losses,
             row_loss=losses.new_zeros(len(tokens)).index_add(0, rows, losses.detach()),
             row_tokens=tokens,
@@ -172,26 +169,32 @@ class VideoLLM(nn.Module):
         end = int(batch.frame_mask.any(0).nonzero().max()) + 1
         blocks = None if batch.blocks is None else batch.blocks[:, :end]
         frame_mask, real = batch.frame_mask[:, :end], batch.attention_mask[:, :end]
-        with route(self.llm, frame_mask):
-            seen = first_layers(
-                self.causal_lm,
-                inner_layer(self.causal_lm, point),
-                inputs_embeds=inputs[:, :end],
-                attention_mask=self.mask(real, inputs.dtype, frame_mask, blocks),
-                position_ids=block_positions(torch.zeros_like(real) if blocks is None else blocks),
-                use_cache=False,
-            )
+        layout, given = self._laid_out(inputs[:, :end], real, frame_mask, blocks)
+        with route(self.llm, layout.join(frame_mask)):
+            seen = layout.split(first_layers(self.causal_lm, inner_layer(self.causal_lm, point), **given))
         frames = seen.new_zeros(*batch.feature_mask.shape, seen.shape[-1])
         return {point: frames.masked_scatter(batch.feature_mask[..., None], seen[frame_mask])}
+
+    def _laid_out(
+        self, inputs: Tensor, attention_mask: Tensor, frame_mask: Tensor, blocks: Tensor | None
+    ) -> tuple[Layout, dict]:
+        """Where inputs (B, L, D) stand while the decoder runs, and what it takes."""
+        pattern = Pattern.of(attention_mask, blocks, frame_mask if self.bidirectional else None)
+        layout = lay_out(self.causal_lm, pattern, inputs.dtype)
+        places = torch.arange(inputs.shape[1], device=inputs.device).expand_as(attention_mask)
+        places = layout.join(places if pattern.positions is None else pattern.positions)
+        read = {"inputs_embeds": layout.join(inputs), "attention_mask": layout.mask, "position_ids": places}
+        return layout, read | {"use_cache": False}
 
     def mask(
         self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
     ) -> Tensor | dict[str, Tensor]:
-        """The plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L), see ``decoders``."""
-        if blocks is None and not self.bidirectional:
+        """Of rows as they are: the plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""
+        pattern = Pattern.of(attention_mask, blocks, frame_mask if self.bidirectional else None)
+        if pattern.plain:
             return attention_mask
-        frames = frame_mask if self.bidirectional else None
-        return pattern_masks(self.causal_lm, attention_mask, dtype, blocks, frames)
+        check_patterns(self.causal_lm, "dialogues that share a video, or frames that attend to later ones,")
+        return by_kind(self.causal_lm, lambda window: pattern.dense(dtype, window))
 
     def watch(self) -> AbstractContextManager[dict[str, list[Tensor]]]:
         """Collects the hidden states (B, L, D) of each forward pass inside."""

@@ -19,6 +19,7 @@ SMALL = {
                "--width=32", "--output={}"],
     "limits": ["--tokens=8", "--width=8", "--inner=8"],
     "online": ["--videos=1", "--frames=4", "--width=32", "--rounds=1"],
+    "padding": ["--batch_size=3", "--queries=2", "--frames=4", "--width=32", "--rounds=1"],
     "scoring": ["--videos=2"],
     "startup": ["--rounds=1", "--share=0.01"],
     "stages": ["--size=tiny", "--rounds=1"],

@@ -104,7 +104,7 @@ def check_dashboard(found: list, folder: Path) -> None:
     """What W&B would upload has curves, answers with pictures, settings, and where the weights are."""
     values = logged(found)
     for name in ("train/loss", "train/lm_loss", "train/grad_norm", "lr", "speed/tokens_per_s", "speed/data_wait",
-                 "data/skipped_or_cut", "val/grounding/mIoU"):  # fmt: skip
+                 "train/padding", "data/skipped_or_cut", "val/grounding/mIoU"):  # fmt: skip
         assert name in values, name
     assert len(values["train/loss"]) == 2  # each step
     (table,) = list(folder.rglob("media/table/val/samples*.json"))

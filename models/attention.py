@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.utils._triton import has_triton
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -122,9 +123,9 @@ def end_to_end(llm: PreTrainedModel) -> bool:
 
 
 def flexible(llm: PreTrainedModel, pattern: Pattern) -> bool:
-    """Whether FlexAttention should read a batch, and can: its kernels are for CUDA and have no dropout."""
+    """Whether FlexAttention should read a batch, and can: its kernels are compiled for CUDA and have no dropout."""
     config, real = llm.config.get_text_config(), pattern.real
-    if not (real.is_cuda and llm._supports_flex_attn):
+    if not (real.is_cuda and llm._supports_flex_attn and has_triton()):
         return False
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     dropout = max(getattr(config, name, None) or 0 for name in ("attention_dropout", "attn_pdrop"))

@@ -1,7 +1,7 @@
 """Every benchmark by one command: python -m benchmarks [--only stages --output benchmarks.json].
 
-``stages`` has the table of training, reading and answering with the machine's limits, and comes first; the others print
-their own tables. Each runs alone by its name.
+``stages`` has the table of training, reading and answering with the machine's limits, ``extraction`` adds rows to it,
+and the others print their own tables. Each runs alone by its name.
 """
 
 import json
@@ -16,9 +16,12 @@ import torch
 import transformers
 from jsonargparse import auto_cli
 
+from benchmarks import extraction
 from benchmarks.stages import SIZES, measure, show
 
-OTHERS = ("growth", "padding", "shared_video", "generation", "experts", "online", "extraction", "startup")
+TABLE = ("stages", "extraction")
+"""Those of one table."""
+OTHERS = ("growth", "padding", "shared_video", "generation", "experts", "online", "startup")
 """``scoring`` needs published annotations: python -m benchmarks.scoring."""
 
 
@@ -32,28 +35,32 @@ def machine() -> dict:
 
 
 def main(only: list[str] | None = None, output: Path = Path("benchmarks.json"), size: str | None = None) -> None:
-    """Run benchmarks, print their tables, and write the numbers of ``stages``.
+    """Run benchmarks, print their tables, and write the numbers of the table.
 
     Args:
         only: names of benchmarks; None: on a CPU all, on CUDA ``stages``, which fills a table in ten minutes.
-        output: JSON with the machine, versions, limits and rows.
+        output: JSON with the machine, versions, limits and rows of the table.
         size: of ``stages``, see there.
 
     Raises:
         ValueError: there is no benchmark of a name.
     """
     cuda = torch.cuda.is_available()
-    names = only or (["stages"] if cuda else ["stages", *OTHERS])
-    if unknown := set(names) - {"stages", *OTHERS}:
-        raise ValueError(f"no benchmark is named {', '.join(sorted(unknown))}; there are stages, {', '.join(OTHERS)}")
+    names = only or (["stages"] if cuda else [*TABLE, *OTHERS])
+    if unknown := set(names) - {*TABLE, *OTHERS}:
+        known = ", ".join([*TABLE, *OTHERS])
+        raise ValueError(f"no benchmark is named {', '.join(sorted(unknown))}; there are {known}")
+    found = {"limits": {}, "rows": []}
     if "stages" in names:
-        device = torch.device("cuda" if cuda else "cpu")
-        found = measure(SIZES[size or ("large" if cuda else "small")], device, 3)
+        found = measure(SIZES[size or ("large" if cuda else "small")], torch.device("cuda" if cuda else "cpu"), 3)
+    if "extraction" in names:
+        found["rows"] += extraction.measure()
+    if found["rows"]:
         show(found)
         output.write_text(json.dumps({"machine": machine(), **found}, indent=2))
         print(f"written: {output}")
     given = sys.argv
-    for name in (name for name in names if name != "stages"):
+    for name in (name for name in names if name not in TABLE):
         sys.argv = [name]
         try:
             runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -3,7 +3,7 @@
 Compares in one run, on a rendered video or those in a folder and with a small random CLIP: files decoded ahead in
 threads against a loop that takes one video after the other (with the same code, and with the checkpoint's own image
 processor); and shards against one .npy a video, read in the order of a shuffled epoch, with and without the page cache.
-Prints ratios of best times.
+Prints ratios of best times, and what there is to reach: the encoder alone, and the bytes alone.
 """
 
 import json
@@ -20,9 +20,11 @@ from jsonargparse import auto_cli
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.utils import logging
 
+from benchmarks.stages import row_of, show
 from datamodules.records import FeatureHeader
 from datamodules.sampling import epoch_order
 from datamodules.schema import Video
+from datamodules.shard_index import read_places
 from datamodules.shards import ShardReader
 from preparation.features.decoding import Sampling, Source, decode, find_sources, sample_frames
 from preparation.features.encoders import load_encoder
@@ -63,8 +65,8 @@ def save_clip(folder: Path) -> None:
     CLIPImageProcessorPil().save_pretrained(folder)
 
 
-def time_extraction(folder: Path, files: list[Path], videos: int, frames: int, rounds: int) -> None:
-    """Frames a second of each way to extract; the files are taken in turn."""
+def time_extraction(folder: Path, files: list[Path], videos: int, frames: int, rounds: int) -> dict:
+    """A row of the table about ways to extract, see ``stages``; the files are taken in turn."""
     sources = [Source(f"{number:03d}", files[number % len(files)]) for number in range(videos)]
     save_clip(folder / "clip")
     encoder, sampling = load_encoder(str(folder / "clip"), device="cpu"), Sampling(frames=frames)
@@ -87,7 +89,9 @@ def time_extraction(folder: Path, files: list[Path], videos: int, frames: int, r
             pass
 
     cores = os.cpu_count() or 1
+    seen = [sample_frames(source.path, sampling).pixels for source in sources]
     times = best_s({
+        "encoder alone": lambda: [encoder.encode(pixels) for pixels in seen],
         "image processor, one by one": with_processor,
         "one by one": one_by_one,
         "decoding alone, one by one": lambda: [decoding_alone(source) for source in sources],
@@ -97,8 +101,10 @@ def time_extraction(folder: Path, files: list[Path], videos: int, frames: int, r
         print(f"{name:30} {videos * frames / taken:8.0f} frames/s")
     summary = extract(sources, encoder, sampling, folder / "shards", decoders=cores)
     print(*(f"  {what}: {number}" for what, number in summary.throughput.describe().items()), sep="\n")
-    processed, plain, _, ours = times.values()
+    alone, processed, plain, _, ours = times.values()
     print(f"extract on {cores} cores: x{plain / ours:.1f} of one by one, x{processed / ours:.1f} with image processor")
+    of_usual, limit = (videos * frames / taken for taken in (processed, alone))
+    return row_of("extracting features", videos * frames / ours, "frames/s", of_usual, limit)
 
 
 def forget(folder: Path) -> None:
@@ -109,8 +115,8 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def time_reading(folder: Path, samples: int, frames: int, width: int, rounds: int) -> None:
-    """Samples a second out of shards and out of single files, in the order of a shuffled epoch."""
+def time_reading(folder: Path, samples: int, frames: int, width: int, rounds: int) -> list[dict]:
+    """Rows of the table about videos a second, out of shards and single files in the order of a shuffled epoch."""
     header = FeatureHeader("random", "image_embeds", "none", f"uniform {frames}", width)
     rng, single = np.random.default_rng(0), folder / "single"
     single.mkdir()
@@ -130,28 +136,42 @@ def time_reading(folder: Path, samples: int, frames: int, width: int, rounds: in
         about = json.loads((single / f"{name}.json").read_text())
         return Video(name, about["duration_s"], np.array(about["frame_times_s"]), np.load(single / f"{name}.npy"))
 
+    places = {}
+    for tar in sorted((folder / "read").glob("*.tar")):
+        descriptor = os.open(tar, os.O_RDONLY)
+        for record in read_places(tar, tar.stat().st_size):
+            ends = [at + size for at, size in record["members"].values()]
+            start = min(at for at, _ in record["members"].values())
+            places[record["id"]] = descriptor, bytearray(max(ends) - start), start
     works = {
+        "bytes alone": lambda: [os.preadv(file, [room], at) for file, room, at in map(places.__getitem__, order)],
         "npy and json of a video": lambda: [whole(name) for name in order],
         "npy alone, nothing checked": lambda: [np.load(single / f"{name}.npy") for name in order],
         "shards": lambda: [reader.read(name) for name in order],
     }
+    rows = []
     for state, before in (("cached", lambda: None), ("not cached", lambda: (forget(single), forget(folder / "read")))):
         times = best_s(works, rounds, before)
         for name, taken in times.items():
             print(f"{name + ', ' + state:40} {samples / taken:8.0f} samples/s")
-        both, bare, ours = times.values()
+        limit, both, bare, ours = times.values()
         print(f"shards, {state}: x{both / ours:.1f} of npy and json, x{bare / ours:.1f} of npy alone")
+        found = (samples / taken for taken in (both, limit))
+        rows.append(row_of(f"reading shards, {state}", samples / ours, "videos/s", *found))
+    for file in {file for file, _, _ in places.values()}:
+        os.close(file)
+    return rows
 
 
-def main(
+def measure(
     videos: int = 8,
     files: Path | None = None,
     frames: int = 100,
     samples: int = 2000,
     width: int = 768,
     rounds: int = 3,
-) -> None:
-    """Time everything.
+) -> list[dict]:
+    """Time everything, print it, and give the rows of the table.
 
     Args:
         videos: to extract.
@@ -166,9 +186,9 @@ def main(
         if not files:
             render(Path(folder) / "rendered.mp4", 30, 0)
         found = [source.path for source in find_sources(files or Path(folder) / "rendered.mp4")[0]]
-        time_extraction(Path(folder), found, videos, frames, rounds)
-        time_reading(Path(folder), samples, frames, width, rounds)
+        extracted = time_extraction(Path(folder), found, videos, frames, rounds)
+        return [extracted, *time_reading(Path(folder), samples, frames, width, rounds)]
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    show({"rows": auto_cli(measure), "limits": {}})

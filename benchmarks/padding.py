@@ -41,9 +41,7 @@ def compare(subject: Subject, batch: Batch, rounds: int) -> tuple[float, float, 
         attention.end_to_end = way
         try:
             padding, positions = subject.model(batch).padding_of(batch.attention_mask)["padding"]
-            found.append(
-                (float(padding) / positions, best_s(lambda: subject.step(batch, False), subject.device, rounds))
-            )
+            found.append((float(padding) / positions, best_s(lambda: subject.step(batch), subject.device, rounds)))
         finally:
             attention.end_to_end = usual
     (before, before_s), (now, now_s) = found

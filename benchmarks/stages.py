@@ -1,9 +1,9 @@
 """Training, reading and answering beside what the machine can do: python -m benchmarks.stages [--size small].
 
 A random Llama with a LoRA learns and answers several dialogues about each video: packed, as this project does it, and
-the usual way, one padded dialogue a row with a logit for every token, in a plain loop of transformers and PEFT. The
-limits are measured in the same run. On CUDA the size is ``large`` (7B in bfloat16, with checkpointing and without, and
-more videos a batch until memory ends).
+the usual way, one padded dialogue a row with a logit for every token, by transformers' Trainer with PEFT. The limits
+are measured in the same run. On CUDA the size is ``large`` (7B in bfloat16, with checkpointing and without, and more
+videos a batch until memory ends).
 """
 
 import tempfile
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from jsonargparse import auto_cli
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.generation import peak_bytes, reset_peak
-from benchmarks.limits import best_s, measured
+from benchmarks.limits import best_s, measured, synchronize
 from command_line.tables import console
 from datamodules.batch import Batch, collate, collate_prompts
 from datamodules.chat import chat_format
@@ -113,19 +114,32 @@ class Subject:
         """One row a dialogue."""
         return collate(self.examples() * videos, 0).to(self.device)
 
-    def step(self, batch: Batch, usual: bool) -> None:
+    def step(self, batch: Batch) -> None:
         """Forward, backward and optimiser."""
         with self.precision():
-            loss = self.usual_loss(batch) if usual else self.model(batch).lm_loss
+            loss = self.model(batch).lm_loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def usual_loss(self, batch: Batch):
-        """As transformers computes it when it is given labels."""
-        inputs, _ = self.model.embed(batch.input_ids, batch.frame_mask, batch.features, batch.feature_mask)
-        mask = batch.attention_mask
-        return self.model.llm(inputs_embeds=inputs, attention_mask=mask, labels=batch.labels, use_cache=False).loss
+    def usual_step_s(self, batch: Batch, rounds: int) -> float:
+        """Shortest wall time of a step of transformers' Trainer on the rows of a batch, after one that does not count.
+
+        Same model, optimiser and precision; nothing is logged, saved or collated.
+        """
+        rows, inputs = len(batch.input_ids), {name: getattr(batch, name) for name in Usual.INPUTS}
+        clock = StepClock(self.device)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = TrainingArguments(
+                folder, max_steps=rounds + 1, per_device_train_batch_size=rows, max_grad_norm=0.0, report_to=[],
+                save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
+                use_cpu=self.device.type == "cpu", bf16=self.shape.dtype == torch.bfloat16, dataloader_pin_memory=False,
+            )  # fmt: skip
+            made = {"data_collator": lambda _: inputs, "train_dataset": range(rows), "callbacks": [clock]}
+            trainer = Trainer(Usual(self.model), settings, optimizers=(self.optimizer, None), **made)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        return min(clock.steps_s[1:])
 
     def answers(self, together: bool, queries: int, tokens: int) -> None:
         """Write answers to so many queries."""
@@ -144,7 +158,39 @@ class Subject:
         return tokens * (4 * self.weights + 6 * lora) + 4 * supervised * self.shape.vocabulary * self.shape.width
 
 
-def _row(name: str, value: float, unit: str, usual: float | None = None, limit: float | None = None, **more) -> dict:
+class Usual(nn.Module):
+    """A language model that is given labels, as Trainer takes it: transformers computes the loss."""
+
+    INPUTS = ("input_ids", "frame_mask", "features", "feature_mask", "attention_mask", "labels")
+
+    def __init__(self, model: VideoLLM):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, frame_mask, features, feature_mask, attention_mask, labels):
+        """What transformers gives, with its ``loss``."""
+        inputs, _ = self.model.embed(input_ids, frame_mask, features, feature_mask)
+        return self.model.llm(inputs_embeds=inputs, attention_mask=attention_mask, labels=labels, use_cache=False)
+
+
+class StepClock(TrainerCallback):
+    """Wall time of every step of a Trainer."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.steps_s, self._began = device, [], 0.0
+
+    def on_step_begin(self, *_, **__) -> None:
+        """Start."""
+        synchronize(self.device)
+        self._began = time.perf_counter()
+
+    def on_step_end(self, *_, **__) -> None:
+        """Stop."""
+        synchronize(self.device)
+        self.steps_s.append(time.perf_counter() - self._began)
+
+
+def row_of(name: str, value: float, unit: str, usual: float | None = None, limit: float | None = None, **more) -> dict:
     return {"what": name, "value": value, "unit": unit, "usual": usual, "limit": limit, **more}
 
 
@@ -170,22 +216,20 @@ def training(subject: Subject, peak_flops: float, rounds: int, until: float) -> 
 def _trained(subject: Subject, videos: int, peak_flops: float, rounds: int, how: str) -> dict:
     reset_peak()
     packed = subject.packed(videos)
-    dialogues, seconds = (
-        videos * subject.shape.queries,
-        best_s(lambda: subject.step(packed, False), subject.device, rounds),
-    )
+    dialogues = videos * subject.shape.queries
+    seconds = best_s(lambda: subject.step(packed), subject.device, rounds)
     peak, usual = peak_bytes(), None
     flops = subject.step_flops(packed)
     if subject.device.type != "cuda" or videos == 1:
         padded = subject.padded(videos)
         try:
-            usual = dialogues / best_s(lambda: subject.step(padded, True), subject.device, rounds)
+            usual = dialogues / subject.usual_step_s(padded, rounds)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
     name = f"training, {videos} x {subject.shape.queries} dialogues, {how}"
     more = {"utilisation": flops / seconds / peak_flops, "peak_gb": peak / 1e9}
     more["tokens_per_s"] = int(packed.attention_mask.sum()) / seconds
-    return _row(name, dialogues / seconds, "dialogues/s", usual, dialogues * peak_flops / flops, **more)
+    return row_of(name, dialogues / seconds, "dialogues/s", usual, dialogues * peak_flops / flops, **more)
 
 
 def answering(subject: Subject, peak_flops: float, bytes_per_s: float, rounds: int) -> list[dict]:
@@ -196,7 +240,7 @@ def answering(subject: Subject, peak_flops: float, bytes_per_s: float, rounds: i
     prompt = subject.dialogue.prompt(Query("0", "v", "grounding", TEXT), subject.video)
     tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids)
     limit = peak_flops / (2 * subject.weights)
-    rows = [_row("reading a prompt", tokens / read_s, "tokens/s", None, limit, utilisation=tokens / read_s / limit)]
+    rows = [row_of("reading a prompt", tokens / read_s, "tokens/s", None, limit, utilisation=tokens / read_s / limit)]
     reset_peak()
     subject.answers(True, 1, shape.tokens)
     one_gb = peak_bytes() / 1e9
@@ -208,7 +252,7 @@ def answering(subject: Subject, peak_flops: float, bytes_per_s: float, rounds: i
     size = torch.empty(0, dtype=shape.dtype).element_size()
     limit = shape.queries * bytes_per_s / (subject.weights * size + shape.vocabulary * shape.width * size)
     rows.append(
-        _row(f"answering {shape.queries} queries", written / together, "tokens/s", written / apart, limit, **peaks)
+        row_of(f"answering {shape.queries} queries", written / together, "tokens/s", written / apart, limit, **peaks)
     )
     return rows
 

@@ -1,6 +1,6 @@
 """What it costs to start: CPU seconds of a command, as a ratio to ``python -c 'import numpy'``.
 
-python -m benchmarks.startup
+python -m benchmarks.startup [--training]
 
 Made-up sets of the sizes of Charades-STA (3720 moments) and NExT-GQA (5553 questions) are scored, from windows and
 from answers in text. Each command is a process of its own; of several runs, which take turns, the quickest counts, so
@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
+ROUND = "{round}"
+"""Stands in a command line for the number of the round."""
 SIZES = {"charades_sta": 3720, "nextgqa": 5553}
 
 
@@ -62,10 +64,31 @@ def nextgqa(folder: Path, size: int) -> dict[str, list[str]]:
     return {f"score nextgqa, {size} answers": line}
 
 
+def training(folder: Path) -> dict[str, list[str]]:
+    """Command lines that import what training stands on, and train a tiny model for a step."""
+    from preparation.world.synthetic import World, write_world
+    from preparation.world.tiny import save_tiny_lm, tiny_lm, tiny_tokenizer
+
+    write_world(folder / "world", World(frames=16, width=8), images=2, train=8, val=2, test=2)
+    texts = [path.read_text() for path in (ROOT / "datamodules" / "templates").glob("*.yaml")]
+    tokenizer = tiny_tokenizer([*texts, *(path.read_text() for path in (folder / "world").glob("*.jsonl"))])
+    save_tiny_lm(folder / "llm", tiny_lm(len(tokenizer), width=32, layers=2, heads=2), tokenizer)
+    data = f"[{{shards: {folder}/world/videos, queries: {folder}/world/stage2.jsonl}}]"
+    step = [
+        "--model=BoundaryPerception", f"--model.llm={folder / 'llm'}", "--model.localizer=TextTimestamps",
+        "--model.feature_width=8", "--model.tune_adapter=true", f"--data.train={data}", "--data.num_workers=0",
+        "--trainer.max_steps=1", "--trainer.logger=false", f"--output={folder / 'run'}{ROUND}",
+    ]  # fmt: skip
+    libraries = {name: f"import {name}" for name in ("lightning", "torch, lightning, transformers, peft")}
+    imports = {line: [sys.executable, "-c", line] for line in libraries.values()}
+    script = [sys.executable, "train.py"]
+    return imports | {"train.py --help": [*script, "--help"], "train.py, one step": [*script, *step]}
+
+
 def cpu_seconds(command: list[str]) -> float:
     """CPU seconds of a process and its children."""
     before = os.times()
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -75,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="share of the sizes of the sets")
+    parser.add_argument("--training", action="store_true", help="also train.py; some ten seconds a round and command")
     arguments = parser.parse_args()
     table = Table("command", "CPU s", "x import numpy")
     with tempfile.TemporaryDirectory() as name:
@@ -89,7 +113,11 @@ def main() -> None:
             "evaluate.py score --help": [*script, "score", "--help"],
             **{name: [*script, "score", *line] for name, line in scored.items()},
         }
-        rounds = [{name: cpu_seconds(line) for name, line in commands.items()} for _ in range(arguments.rounds)]
+        commands |= training(folder) if arguments.training else {}
+        rounds = [
+            {name: cpu_seconds([word.replace(ROUND, str(number)) for word in line]) for name, line in commands.items()}
+            for number in range(arguments.rounds)
+        ]
     best = {name: min(times[name] for times in rounds) for name in commands}
     for name, seconds in best.items():
         table.add_row(name, f"{seconds:.2f}", f"{seconds / best['import numpy']:.1f}x")

@@ -20,8 +20,13 @@ def leave_at_once() -> None:
     """Before there is anything to keep, let a signal end this process at once, with a line and no traceback."""
     for signum in SIGNALS:
         signal.signal(signum, _leave)
-    if "LOCAL_RANK" in os.environ:
-        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    if "LOCAL_RANK" in os.environ:  # a process of a group whose launcher is gone waits for the others for ever
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end soon after the one that started it."""
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -31,7 +36,6 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 
 
 def _follow(parent: int) -> None:
-    """End with the launcher: a process of a group whose launcher is gone waits for the others for ever."""
     while os.getppid() == parent:
         time.sleep(1)
     time.sleep(5)  # it may end by itself

@@ -35,7 +35,7 @@ class ChangedFrames(ShardReader):
     def __init__(self, folder: Path, frames: Frames):
         super().__init__(folder)
         self.frames = frames
-        ids = sorted(self.ids)
+        ids = sorted(self.ids) if frames == "other_video" else []
         self._next = dict(zip(ids, [*ids[1:], *ids[:1]], strict=True))
         if frames == "other_video" and len(ids) < 2:
             raise ValueError(f"{folder} holds one video: there is no other to show in its place")

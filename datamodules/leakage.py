@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -30,13 +30,17 @@ def source_video(video: str) -> str:
 
 
 def shared_videos(training: Iterable[str], evaluation: Iterable[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Source video -> its ids in the training data and in the evaluation data, for the videos that are in both."""
-    sides = defaultdict(set), defaultdict(set)
-    for side, videos in zip(sides, (training, evaluation), strict=True):
-        for video in videos:
-            side[source_video(video)].add(video)
-    both = sorted(sides[0].keys() & sides[1].keys())
-    return {video: (sorted(sides[0][video]), sorted(sides[1][video])) for video in both}
+    """Source video -> its ids in the training data and in the evaluation data, for the videos that are in both.
+
+    The training data is gone through once; what it does not share is not held.
+    """
+    asked, trained = defaultdict(set), defaultdict(set)
+    for video in evaluation:
+        asked[source_video(video)].add(video)
+    for video in training:
+        if (source := source_video(video)) in asked:
+            trained[source].add(video)
+    return {video: (sorted(trained[video]), sorted(asked[video])) for video in sorted(trained)}
 
 
 class About(NamedTuple):
@@ -45,6 +49,8 @@ class About(NamedTuple):
     video: str
     task: str
     source: str
+    queries: int = 1
+    """How many there are of them."""
 
 
 def about(queries: Iterable[Query]) -> Iterable[About | Query]:
@@ -80,8 +86,18 @@ def overlap(training: Iterable[Query], evaluation: Iterable[Query]) -> Overlap:
     was trained on for another task, or any video is shared; else ``zero-shot``. A query without ``source`` counts by
     its video alone.
     """
-    (trained, seen), (asked_of, asked) = _facts(training), _facts(evaluation)
-    videos = shared_videos(trained, asked_of)
+    asked_of, asked, seen = Counter(), set(), set()
+    for query in about(evaluation):
+        asked_of[query.video] += getattr(query, "queries", 1)
+        asked.add((query.source, query.task))
+
+    def trained() -> Iterator[str]:
+        for query in about(training):
+            seen.add((query.source, query.task))
+            yield query.video
+
+    videos = shared_videos(trained(), asked_of)
+    seen, asked = _teaching(seen), _teaching(asked)
     sources = {source for source, _ in seen} & {source for source, _ in asked}
     setting: Setting = "fine-tuned" if seen & asked else "in-domain" if sources or videos else "zero-shot"
     leaked = sum(count for video, count in asked_of.items() if source_video(video) in videos)
@@ -89,13 +105,9 @@ def overlap(training: Iterable[Query], evaluation: Iterable[Query]) -> Overlap:
     return Overlap(videos, len(known), leaked, tuple(sorted(sources)), setting)
 
 
-def _facts(queries: Iterable[Query]) -> tuple[Counter[str], set[tuple[str, str]]]:
-    """Queries of each video, and each dataset with the tasks that it trains; the queries are gone through once."""
-    videos, taught = Counter(), set()
-    for query in about(queries):
-        videos[query.video] += 1
-        taught.add((query.source, query.task))
-    return videos, {(source, task) for source, of in taught if source for task in _taught(of)}
+def _teaching(named: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Each dataset with the tasks that it trains."""
+    return {(source, task) for source, of in named if source for task in _taught(of)}
 
 
 def _taught(task: str) -> tuple[str, ...]:

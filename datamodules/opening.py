@@ -121,21 +121,21 @@ FAULTS = ("", "video not in shards", "damaged", "annotation and features differ 
 
 def _faults(lines: Lines) -> np.ndarray:
     """(N,) places in ``FAULTS``. Each video is looked for once, however many queries are about it."""
-    reader, rows = lines.reader, lines.rows
+    reader, rows, names = lines.reader, lines.rows, lines.index.videos
     videos, of_row = np.unique(rows["video"], return_inverse=True)
-    timed = ~np.isnan(rows["duration_s"]) & isinstance(reader, ShardReader)
-    asked = np.zeros(len(videos), bool)
-    asked[of_row[timed]] = True
-    faults, stored_s = np.zeros(len(videos), np.uint8), np.zeros(len(videos))
-    for number, video in enumerate(videos.tolist()):
-        name = lines.index.videos[video]
-        if name not in reader:
-            faults[number] = 1
-        elif asked[number]:
-            try:
-                stored_s[number] = reader.duration_s(name)
-            except ValueError:
-                faults[number] = 2
+    faults, stored_s = np.zeros(len(videos), np.uint8), np.full(len(videos), np.nan)
+    timed = ~np.isnan(rows["duration_s"])
+    if isinstance(reader, ShardReader):
+        places = reader.places(names)[videos]
+        faults[places < 0] = 1
+        asked = np.zeros(len(videos), bool)
+        asked[of_row[timed]] = True
+        asked &= places >= 0
+        stored_s[asked] = reader.durations_s(places[asked])
+        faults[asked & np.isnan(stored_s)] = 2
+    else:
+        faults[[names[video] not in reader for video in videos.tolist()]] = 1
+        timed[:] = False
     found = np.where((faults[of_row] == 1) | timed, faults[of_row], 0)
     found[timed & (found == 0) & Query.differs(rows["duration_s"], stored_s[of_row])] = 3
     return found

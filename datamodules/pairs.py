@@ -11,8 +11,11 @@ import numpy as np
 from datamodules.leakage import About
 from datamodules.line_index import LineIndex, open_lines
 from datamodules.schema import TASKS, Query
+from datamodules.shards import ShardReader
 from datamodules.video_reader import VideoReader
 
+AT_ONCE = 1 << 16
+"""Numbers that are Python objects at a time."""
 Pair = tuple[VideoReader, Query]
 """A query and what gives its video."""
 
@@ -77,11 +80,20 @@ class Pairs(Sequence[Pair]):
         return Pairs([part.where(keep(part.rows)) for part in self.parts])
 
     def about(self) -> Iterator[About]:
-        """What each query is about, without reading its line."""
+        """What queries are about, those that are alike once, without reading lines."""
         for part in self.parts:
-            videos, sources = part.index.videos, part.index.sources
-            for video, task, source in zip(*(part.rows[key].tolist() for key in ("video", "task", "source"))):  # noqa: B905 (alike)
-                yield About(videos[video], TASKS[task], sources[source])
+            index, rows = part.index, part.rows
+            kinds = len(TASKS) * max(len(index.sources), 1)
+            codes = rows["video"] * np.int64(kinds) + rows["task"] * np.int64(len(index.sources)) + rows["source"]
+            codes.sort()
+            starts = np.flatnonzero(np.diff(codes, prepend=-1))
+            counts = np.diff(starts, append=len(codes))
+            for begin in range(0, len(starts), AT_ONCE):
+                some = slice(begin, begin + AT_ONCE)
+                for code, count in zip(codes[starts[some]].tolist(), counts[some].tolist(), strict=True):
+                    video, kind = divmod(code, kinds)
+                    task, source = divmod(kind, len(index.sources))
+                    yield About(index.videos[video], TASKS[task], index.sources[source], count)
 
     def places(self) -> Iterator[tuple[VideoReader, str]]:
         """What gives the video of each query, and its name, without reading lines."""
@@ -96,18 +108,25 @@ class Pairs(Sequence[Pair]):
 
     def shards(self) -> np.ndarray:
         """(N,) int64, alike for queries whose videos lie in one shard, for an order that stays near a few places."""
-        known: dict[tuple[int, int], int] = {}
-        found = []
-        for number, part in enumerate(self.parts):
+        found, begin = [], 0
+        for part in self.parts:
             used, video = np.unique(part.rows["video"], return_inverse=True)
-            shards = ((number, part.reader.shard_of(part.index.videos[name])) for name in used.tolist())
-            codes = [known.setdefault(shard, len(known)) for shard in shards]
-            found.append(np.array(codes, np.int64)[video])
+            shards = _shards(part, used)
+            found.append((shards - shards.min() + begin)[video])
+            begin += int(np.ptp(shards)) + 1
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def part_of(self, place: int) -> int:
         """Number of the file, among ``parts``, that a query is of."""
         return bisect_right(self._ends, place)
+
+
+def _shards(part: Lines, videos: np.ndarray) -> np.ndarray:
+    """(M,) int64 numbers of the shards of videos (M,) of a file."""
+    names, reader = part.index.videos, part.reader
+    if isinstance(reader, ShardReader):
+        return reader.shards_at(reader.places(names)[videos])
+    return np.array([reader.shard_of(names[video]) for video in videos.tolist()], np.int64)
 
 
 class Queries(Sequence[Query]):
@@ -119,7 +138,11 @@ class Queries(Sequence[Query]):
     @classmethod
     def of_file(cls, path: Path) -> "Queries":
         """Those of an annotation file. Raises ValueError and OSError as ``line_index.open_lines`` does."""
-        index = open_lines(path)
+        return cls.of_index(open_lines(path))
+
+    @classmethod
+    def of_index(cls, index: LineIndex) -> "Queries":
+        """All of an index."""
         return cls(Pairs([Lines(None, index, range(len(index)))]))
 
     def __len__(self) -> int:
@@ -129,5 +152,29 @@ class Queries(Sequence[Query]):
         return self.pairs[place][1]
 
     def about(self) -> Iterator[About]:
-        """What each is about, without reading its line."""
+        """What they are about, those that are alike once, without reading lines."""
         return self.pairs.about()
+
+
+class ByVideo:
+    """The queries of an annotation file by the video that they are about; each is read when it is asked for.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError, OSError: as ``line_index.open_lines`` does.
+    """
+
+    def __init__(self, path: Path):
+        self._index = open_lines(path)
+        self.all = Queries.of_index(self._index)
+        videos = self._index.rows["video"]
+        self._order = videos.argsort(kind="stable").astype(np.uint32)
+        self._starts = np.searchsorted(videos[self._order], np.arange(len(self._index.videos) + 1))
+
+    def of(self, video: str) -> Iterator[Query]:
+        """Those about one video, in the order of the file."""
+        if (code := self._index.videos.find(video)) is not None:
+            for place in self._order[self._starts[code] : self._starts[code + 1]].tolist():
+                yield self._index.query(place)

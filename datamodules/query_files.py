@@ -20,19 +20,21 @@ def query_from_dict(record: Mapping) -> Query:
     """
     _check_version(record)
     QUERY.check(record)
-    record = {key: value for key, value in record.items() if key != "version"}
+    record = dict(record)
+    record.pop("version", None)
     if record["task"] == "grounding" and record.get("events") == []:
         record["absent"] = True
-    for key, read in (("events", _event), ("rejected", _event), ("turns", _turn), ("saliency", tuple)):
-        record[key] = tuple(map(read, record.get(key, ())))
-    record["options"] = tuple(record.get("options", ()))
-    record["part"] = Part(**record["part"]) if record.get("part") else None
+    for key, read in LISTS.items():
+        if key in record:
+            record[key] = tuple(map(read, record[key]))
+    if part := record.get("part"):
+        record["part"] = Part(**part)
     return Query(**record)
 
 
 def _check_version(record: object) -> None:
     """Raise ValueError for a line of a later version."""
-    version = record.get("version", VERSION) if isinstance(record, Mapping) else VERSION
+    version = record.get("version", VERSION) if isinstance(record, dict) else VERSION
     if version != VERSION or isinstance(version, bool):
         raise ValueError(f"version {brief(version)} is of another WhenLM; this one reads version {VERSION}")
 
@@ -43,6 +45,10 @@ def _event(record: Mapping) -> Event:
 
 def _turn(record: Mapping) -> Turn:
     return Turn(**{**record, "events": tuple(map(_event, record.get("events", ())))})
+
+
+LISTS = {"events": _event, "rejected": _event, "turns": _turn, "saliency": tuple, "options": str}
+"""Fields that hold several, and what reads one of them."""
 
 
 def query_to_dict(query: Query) -> dict:

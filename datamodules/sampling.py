@@ -1,9 +1,10 @@
 """Which sample comes when: a pure function of seed and epoch, shared out over ranks, resumable at any batch."""
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from random import Random
 
@@ -40,13 +41,14 @@ class Part:
         return max(round(self.weight * self.samples), 1)
 
 
-def epoch_samples(parts: Sequence[Part], seed: int, epoch: int) -> list[int]:
+def epoch_samples(parts: Sequence[Part], seed: int, epoch: int) -> array:
     """Which samples an epoch holds: each of a part equally often, and as many at random as are missing to its draws."""
-    random, start, samples = Random(f"{seed}/{epoch}/mixture"), 0, []
+    random, start, samples = Random(f"{seed}/{epoch}/mixture"), 0, array("q")
     for part in parts:
         block = range(start, start + part.samples)
         times, rest = divmod(part.draws, part.samples)
-        samples += [*block] * times + sorted(random.sample(block, rest))
+        samples.extend(array("q", block) * times)
+        samples.extend(sorted(random.sample(block, rest)))
         start += part.samples
     return samples
 
@@ -57,7 +59,7 @@ def epoch_order(
     epoch: int,
     window: int = WINDOW,
     samples: Iterable[int] | None = None,
-) -> list[int]:
+) -> array:
     """The order of an epoch: shards shuffled, then samples shuffled within windows of shards.
 
     Args:
@@ -71,16 +73,18 @@ def epoch_order(
         the samples in their order.
     """
     random = Random(f"{seed}/{epoch}")
-    shards: dict[Hashable, list[int]] = {}
+    shards: dict[Hashable, array] = defaultdict(partial(array, "q"))
     for sample in range(len(shard_of_sample)) if samples is None else samples:
-        shards.setdefault(shard_of_sample[sample], []).append(sample)
+        shards[shard_of_sample[sample]].append(sample)
     groups = list(shards.values())
     random.shuffle(groups)
-    order = []
+    order = array("q")
     for start in range(0, len(groups), window):
-        mixed = [sample for group in groups[start : start + window] for sample in group]
+        mixed = array("q")
+        for group in groups[start : start + window]:
+            mixed.extend(group)
         random.shuffle(mixed)
-        order += mixed
+        order.extend(mixed)
     return order
 
 
@@ -166,7 +170,7 @@ class EpochBatches:
         """The epoch's samples in their order, and the sequence of each."""
         samples, shards = epoch_samples(self.parts, self.seed, self.epoch), self.shard_of_sample
         if self.together == 1:
-            order = array("q", epoch_order(shards, self.seed, self.epoch, samples=samples))
+            order = epoch_order(shards, self.seed, self.epoch, samples=samples)
             return order, range(len(order))
         groups = share_videos(samples, self.video_of_sample, self.together)
         places = epoch_order([shards[group[0]] for group in groups], self.seed, self.epoch)

@@ -147,8 +147,10 @@ class Query:
         if self.absent and (self.events or self.task != "grounding"):
             raise ValueError("only a grounding query without events can be absent")
         self._check_times()
-        self._check_options()
-        self._check_saliency()
+        if self.options or self.answer is not None or self.task in CHOICES:
+            self._check_options()
+        if self.saliency or self.clip_s is not None or self.task == "highlights":
+            self._check_saliency()
         if self.duration_s is not None:
             if not math.isfinite(self.duration_s) or self.duration_s <= 0:
                 raise ValueError(f"duration_s must be positive, got {self.duration_s}")
@@ -181,9 +183,7 @@ class Query:
 
     def check_length(self, stored_s: float) -> None:
         """Raise ValueError if features of ``stored_s`` seconds are of another cut of the video, or not in seconds."""
-        if self.duration_s is None:
-            return
-        if self.differs(self.duration_s, stored_s):
+        if self.duration_s is not None and self.differs(self.duration_s, stored_s):
             what = f"{self.duration_s:g} s in the annotation and {stored_s:g} s in the features"
             cause = "a part of its file, to be written by --clips" if self.part else "another cut of the video"
             raise ValueError(f"video {self.video!r}: {what}; {cause}, or frames for seconds?")

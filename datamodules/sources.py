@@ -17,9 +17,9 @@ from datamodules.batch import Example, Prompt
 from datamodules.changed_frames import Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
+from datamodules.kept import remembered
 from datamodules.packing import pack_alike
-from datamodules.pairs import Pairs
-from datamodules.query_files import read_queries
+from datamodules.pairs import ByVideo, Pairs
 from datamodules.rendered import Unsayable
 from datamodules.sampling import Draw
 from datamodules.schema import Query, Video
@@ -68,12 +68,18 @@ class Source:
 
     def fingerprint(self) -> str:
         """A short hash of the annotations, and of the index of the shards where they are a folder."""
-        with open(self.queries, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
         index = Path(self.shards) / INDEX
-        if self.shards and index.is_file():
-            digest.update(index.read_bytes())
-        return digest.hexdigest()[:16]
+        files = [self.queries, *([index] if self.shards and index.is_file() else [])]
+        return remembered("sha256 of source", files, partial(_hash_of, files))[:16]
+
+
+def _hash_of(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,7 @@ class StreamedDialogues(IterableDataset):
 
     def __init__(self, source: Source, dialogue: Dialogue, seed: int, on_error: OnError):
         self.source, self.dialogue, self.seed, self.on_error = source, dialogue, seed, on_error
-        self.queries: dict[str, list[Query]] = {}
-        for query in read_queries(source.queries):
-            self.queries.setdefault(query.video, []).append(query)
+        self.queries = ByVideo(source.queries)
 
     def __iter__(self) -> Iterator[Example | Skipped]:
         for epoch in count():
@@ -177,7 +181,7 @@ class StreamedDialogues(IterableDataset):
             videos = videos.compose(webdataset.detshuffle(256, seed=self.seed + epoch))
             for given, item in enumerate(videos, 1):  # noqa: B007 (read after the loop)
                 yield from map(Skipped, item.skipped)
-                for query in self.queries.get(item.video.id, ()) if item.video else ():
+                for query in self.queries.of(item.video.id) if item.video else ():
                     used += 1
                     example = partial(self._example, query, item.video, wording(self.seed, epoch, query))
                     yield attempt(example, self.on_error)

@@ -52,7 +52,7 @@ def decode(text: str | bytes) -> Any:
         ValueError: it is not JSON, is nested too deeply, or has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise ValueError(f"not JSON ({error.msg} at {where})") from None
@@ -141,6 +141,10 @@ def _said(error: dict) -> str:
 
 def _of(above: list[str]) -> str:
     return f"{'.'.join(above)}: " if above else ""
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=unique)
+"""Made once: ``json.loads`` makes one for every text."""
 
 
 def brief(value: Any) -> str:

@@ -198,7 +198,7 @@ class TemporalDataModule(L.LightningDataModule):
         if not isinstance(self.trainer.limit_train_batches, int):
             raise ValueError("streamed shards have no length: set trainer.limit_train_batches to batches an epoch")
         dataset = StreamedDialogues(sources[0], self.dialogue, self.seed, self.on_error)
-        self.queries["train"] = [query for queries in dataset.queries.values() for query in queries]
+        self.queries["train"] = dataset.queries.all
         return DataLoader(dataset, batch_size=self.batch_size, **self._loader_settings(collate))
 
     def val_dataloader(self) -> list[DataLoader]:

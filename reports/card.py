@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from command_line.yaml_files import read_yaml
 from datamodules.leakage import about, overlap
-from datamodules.line_index import file_fingerprint
+from datamodules.line_index import fingerprint
 from datamodules.pairs import Queries
 from datamodules.strict_json import read_object
 from reports.exports import write_whole
@@ -135,7 +136,7 @@ def sources(config: Mapping) -> Iterator[Data]:
         for source in (config.get("data") or {}).get(split) or ():
             path = Path(str(source.get("queries")))
             try:
-                found, digest = Queries.of_file(path), file_fingerprint(path)
+                found, digest = Queries.of_file(path), fingerprint(path)
             except (OSError, ValueError):
                 found, digest = None, ""
             yield Data(split, str(path), str(source.get("shards")), source.get("weight", 1.0), found, digest)
@@ -149,9 +150,8 @@ def _data(data: list[Data]) -> str:
         "|---|---|---|--:|--:|--:|---|",
     ]
     for one in data:
-        counts = (
-            (len(one.found), len({query.video for query in one.found.about()})) if one.found is not None else ("?", "?")
-        )
+        known = one.found is not None
+        counts = (len(one.found), len(np.unique(one.found.pairs.videos()))) if known else ("?", "?")
         digest = one.digest[:16] or "not there any more"
         cells = (one.split, one.queries, digest, *counts, one.weight, one.shards)
         lines.append(f"| {' | '.join(_code_free(cell) for cell in cells)} |")

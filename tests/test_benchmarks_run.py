@@ -14,7 +14,9 @@ SMALL = {
     "experts": ["--width=64", "--layers=1", "--tokens=12", "--frames=4", "--rounds=1"],
     "extraction": ["--videos=1", "--frames=4", "--samples=4", "--width=8", "--rounds=1"],
     "generation": ["--frames=8", "--tokens=2", "--rounds=1", "--width=32"],
-    "growth": ["--frames=[4]", "--queries=[2]", "--repeats=[1]", "--vocabulary=[600]", "--width=32", "--output={}"],
+    "growth": [*(f"--{name}=[{value}]" for name, value in
+                 {"frames": 4, "queries": 2, "repeats": 1, "vocabulary": 600, "lines": 9}.items()),
+               "--width=32", "--output={}"],
     "limits": ["--tokens=8", "--width=8", "--inner=8"],
     "online": ["--videos=1", "--frames=4", "--width=32", "--rounds=1"],
     "padding": ["--batch_size=3", "--queries=2", "--frames=4", "--width=32", "--rounds=1"],
@@ -22,7 +24,7 @@ SMALL = {
     "startup": ["--rounds=1", "--share=0.01"],
     "stages": ["--size=tiny", "--rounds=1"],
     "shared_video": ["--frames=4", "--queries=2", "--width=32", "--rounds=1"],
-}
+}  # fmt: skip
 """Module -> arguments of a small step."""
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__main__")
 
@@ -50,9 +52,9 @@ def test_no_benchmark_has_the_name_of_a_room():
 
 
 def test_one_command_writes_numbers_with_their_limits(monkeypatch, tmp_path, capsys):
-    from benchmarks.__main__ import OTHERS, main
+    from benchmarks.__main__ import OTHERS, TABLE, main
 
-    assert sorted({*OTHERS, "stages", "scoring", "limits"}) == MODULES
+    assert sorted({*OTHERS, *TABLE, "scoring", "limits"}) == MODULES
     main(["stages"], tmp_path / "found.json", "tiny")
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["machine"]["torch"] == torch.__version__

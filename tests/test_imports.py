@@ -14,7 +14,7 @@ HEAVY = {
 WITH_LIGHTNING = HEAVY - {"peft", "bitsandbytes", "wandb", "tensorboard", "av", "datasets", "sklearn", "pandas"}
 """What Lightning and the signatures of Trainer, stages and data bring; they are where train.py's options stand."""
 PROGRAM = """
-import runpy, sys
+import gc, runpy, sys
 script, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = script
 status = 0
@@ -23,6 +23,7 @@ try:
 except SystemExit as left:
     status = left.code or 0
 print("STATUS", status)
+print("COLLECTS", gc.isenabled(), gc.get_freeze_count() > 0)
 print("LOADED", *sys.modules)
 """
 
@@ -31,7 +32,7 @@ def loaded(*command: str) -> tuple[int, set[str], str]:
     """Exit status of a command, the heavy packages that it imported, and what it said."""
     here = [sys.executable, "-c", PROGRAM, *command]
     done = subprocess.run(here, cwd=ROOT, capture_output=True, text=True, check=True)
-    *_, status, names = done.stdout.splitlines()
+    *_, status, _, names = done.stdout.splitlines()
     return int(status.removeprefix("STATUS ")), HEAVY & set(names.split()), done.stdout + done.stderr
 
 
@@ -64,6 +65,7 @@ def test_help_of_training_loads_lightning_and_no_more():
     assert status == 0
     assert heavy <= WITH_LIGHTNING, heavy - WITH_LIGHTNING
     assert "--trainer.max_steps" in said
+    assert "COLLECTS True True" in said  # not while it imports, but from then on
 
 
 DATA = ["--data.train=[{shards: ., queries: README.md}]"]

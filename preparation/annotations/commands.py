@@ -81,9 +81,9 @@ def overlap(training: Path, evaluation: Path) -> int:
         evaluation: queries.jsonl that it is evaluated on.
     """
     from datamodules.leakage import overlap as compare
-    from datamodules.query_files import read_queries
+    from datamodules.pairs import Queries
 
-    found = compare(read_queries(training), read_queries(evaluation))
+    found = compare(Queries.of_file(training), Queries.of_file(evaluation))
     about = {
         "evaluation videos in the training data": f"{len(found.videos)} of {found.evaluation_videos}",
         "evaluation queries about them": found.evaluation_queries,

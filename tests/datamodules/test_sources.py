@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from torch.utils.data import DataLoader
 
-from datamodules.query_files import read_queries
+from datamodules.query_files import read_queries, write_queries
 from datamodules.sources import Skipped, Source, StreamedDialogues
 
 
@@ -16,10 +16,11 @@ from datamodules.sources import Skipped, Source, StreamedDialogues
 def streamed(world):
     """Ids of examples, streamed from the one shard of the world."""
 
-    def make(stage: int) -> StreamedDialogues:
+    def make(queries: int | Path) -> StreamedDialogues:
         (tar,) = Path(world / "videos").glob("*.tar")
         names = SimpleNamespace(example=lambda query, video, random: query.id)
-        return StreamedDialogues(Source(f"file://{tar}", world / f"stage{stage}.jsonl"), names, 0, "fail")
+        path = world / f"stage{queries}.jsonl" if isinstance(queries, int) else queries
+        return StreamedDialogues(Source(f"file://{tar}", path), names, 0, "fail")
 
     return make
 
@@ -30,16 +31,28 @@ def test_a_worker_without_a_shard_leaves_the_work_to_the_others(streamed, world)
     assert sorted(found[: len(wanted)]) == sorted(found[len(wanted) :]) == wanted
 
 
-def test_a_stream_refuses_or_counts_videos_of_another_length_than_annotated(streamed, world):
-    dataset = streamed(2)
-    for video, (query, *more) in dataset.queries.items():
-        dataset.queries[video] = [replace(query, duration_s=1000.0), *more]
-    with pytest.raises(ValueError, match=r"stage2\.jsonl: query .*: 1000 s in the annotation and .* in the features"):
+def test_a_stream_refuses_or_counts_videos_of_another_length_than_annotated(streamed, world, tmp_path):
+    queries, seen = list(read_queries(world / "stage2.jsonl")), set()
+    for place, query in enumerate(queries):
+        if query.video not in seen:
+            queries[place] = replace(query, duration_s=1000.0)
+            seen.add(query.video)
+    write_queries(tmp_path / "other.jsonl", queries)
+    dataset = streamed(tmp_path / "other.jsonl")
+    with pytest.raises(ValueError, match=r"other\.jsonl: query .*: 1000 s in the annotation and .* in the features"):
         next(iter(dataset))
     dataset.on_error = "skip"
-    wanted = sum(map(len, dataset.queries.values()))
-    skipped = [found for found in islice(dataset, wanted) if isinstance(found, Skipped)]
-    assert len(skipped) == len(dataset.queries)
+    skipped = [found for found in islice(dataset, len(queries)) if isinstance(found, Skipped)]
+    assert len(skipped) == len(seen)
+
+
+def test_a_stream_asks_of_each_video_what_the_file_says_in_its_order(streamed, world):
+    dataset, expected = streamed(2), {}
+    for query in read_queries(world / "stage2.jsonl"):
+        expected.setdefault(query.video, []).append(query)
+    assert {video: list(dataset.queries.of(video)) for video in expected} == expected
+    assert list(dataset.queries.of("another")) == []
+    assert len(dataset.queries.all) == sum(map(len, expected.values()))
 
 
 def test_a_worker_whose_videos_have_no_query_says_so(streamed):

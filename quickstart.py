@@ -5,10 +5,16 @@ Everything is written below ``runs/demo``. The same configs, shards and commands
 
 import csv
 import json
+import os
 import shutil
+import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 import train
@@ -29,43 +35,80 @@ RUNS = {
     "videoexpert": "VideoExpert, on stage 1",
 }
 """Config and run folder of each model. MeCo and VideoExpert see the data and take the steps of stage 2."""
+HERE, BESIDE = ("stage2", "stage3"), ("meco", "videoexpert")
+"""What goes on from stage 1, in two processes on one core each: numbers do not depend on how many cores there are."""
 FINAL = ("stage3", "meco", "videoexpert")
 """Also asked with the features of another video."""
 COLUMNS = ("grounding/R1@0.3", "grounding/R1@0.5", "grounding/R1@0.7", "grounding/mIoU")
 EVENTS = ("dense_captioning/F1", "dense_captioning/SODA_d")
 
 
-def main(output: Path = Path("runs/demo")) -> None:
+@dataclass(frozen=True)
+class Size:
+    """How much of everything; a test takes less."""
+
+    images: int = 3000
+    train: int = 3000
+    val: int = 20
+    test: int = 100
+    steps: int | None = None
+    """Optimiser steps of each run. None: those of its config."""
+
+
+def main(output: Path = Path("runs/demo"), size: Size = Size()) -> None:  # noqa: B008 (frozen)
     """Make the world, train, evaluate, compare with three baselines, and print one table."""
-    warnings.filterwarnings("ignore", module="lightning")  # advice about logging intervals and workers
     shutil.rmtree(output, ignore_errors=True)
     world = output / "world"
-    write_world(world, World(seed=0), images=3000, train=3000, val=20, test=100)
+    write_world(world, World(seed=0), images=size.images, train=size.train, val=size.val, test=size.test)
     moments = list(read_queries(world / "test/grounding.jsonl"))
     queries = [*moments, *read_queries(world / "test/dense_captioning.jsonl")]
-    asked = world / "test/all.jsonl"
-    write_queries(asked, queries)
+    write_queries(world / "test/all.jsonl", queries)
 
-    for run in RUNS:
-        train.main(["--config", str(CONFIGS / f"{run}.yaml"), "--output", str(output / run)])
-    rows = {name: answer(output, run, asked) for run, name in RUNS.items()}
-    wrong = world / "test/grounding.jsonl"
-    rows |= {f"wrong video: {RUNS[run]}": answer(output, run, wrong, "other_video") for run in FINAL}
-    last = output / f"eval/{FINAL[-1]}-all-given"
-    report = json.loads((last / "metrics.json").read_text())
-    rows["best constant window (each column's own)"] = report["baselines"]["constant window"]
-    rows["random window"] = report["baselines"]["random window"]
+    train_and_ask(output, ("stage1",), size.steps)
+    log = output / "beside.log"
+    print(f"MeCo and VideoExpert are trained at the same time; {log} has what they print")
+    other = get_context("spawn").Process(target=beside, args=(log, output, BESIDE, size.steps), daemon=True)
+    other.start()
+    train_and_ask(output, HERE, size.steps)
+    other.join()
+    if other.exitcode:
+        sys.exit(f"quickstart.py: error: MeCo and VideoExpert were not trained; {log} says why")
 
-    (output / "metrics.json").write_text(json.dumps({"metrics": rows, "protocol": report["protocol"]}, indent=2) + "\n")
+    rows = {name: report(output, run, "all-given")["metrics"] for run, name in RUNS.items()}
+    rows |= {f"wrong video: {RUNS[run]}": report(output, run, "grounding-other_video")["metrics"] for run in FINAL}
+    last = report(output, FINAL[-1], "all-given")
+    rows["best constant window (each column's own)"] = last["baselines"]["constant window"]
+    rows["random window"] = last["baselines"]["random window"]
+    (output / "metrics.json").write_text(json.dumps({"metrics": rows, "protocol": last["protocol"]}, indent=2) + "\n")
     for name in ("predictions.jsonl", "timelines.png"):
-        shutil.copy(last / name, output / name)
+        shutil.copy(output / f"eval/{FINAL[-1]}-all-given" / name, output / name)
     draw_curves(output / "curves.png", {run: read_losses(output / run) for run in RUNS})
     PlainConsole(width=110).print(summary(rows), f"Pictures, predictions and protocol: {output}")
 
 
-def answer(output: Path, run: str, queries: Path, frames: Frames = "given") -> dict[str, float]:
-    """Scores of a run's model on a query file."""
-    return benchmark(
+def beside(log: Path, *arguments) -> None:
+    """``train_and_ask`` in a process of its own, whose words go into a file."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    train_and_ask(*arguments)
+
+
+def train_and_ask(output: Path, runs: Sequence[str], steps: int | None) -> None:
+    """Train models one after the other, and ask each the test questions."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="lightning")  # advice about logging intervals and workers
+    for run in runs:
+        length = [f"--trainer.max_steps={steps}"] if steps else []
+        train.main(["--config", str(CONFIGS / f"{run}.yaml"), "--output", str(output / run), *length])
+        answer(output, run, output / "world/test/all.jsonl")
+        if run in FINAL:
+            answer(output, run, output / "world/test/grounding.jsonl", "other_video")
+
+
+def answer(output: Path, run: str, queries: Path, frames: Frames = "given") -> None:
+    """Ask a run's model the questions of a file."""
+    benchmark(
         checkpoint=output / run,
         shards=str(output / "world/videos"),
         queries=queries,
@@ -75,6 +118,11 @@ def answer(output: Path, run: str, queries: Path, frames: Frames = "given") -> d
         num_workers=0,
         generation=Generation(max_new_tokens=96),
     )
+
+
+def report(output: Path, run: str, asked: str) -> dict:
+    """What an evaluation has found."""
+    return json.loads((output / "eval" / f"{run}-{asked}" / "metrics.json").read_text())
 
 
 def read_losses(run: Path) -> list[tuple[int, float]]:

@@ -203,7 +203,7 @@ def test_a_finished_run_has_nothing_left_to_do(command, tmp_path, whole):
 
 
 SLOW = """
-import sys, time, train
+import gc, sys, time, train
 from callbacks.throughput import Throughput
 end = Throughput.on_train_batch_end
 def slowly(self, *args):

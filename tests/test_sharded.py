@@ -61,8 +61,8 @@ def curve(folder: Path) -> list[list[float]]:
     return [[float(row["train/loss"]), float(row["train/grad_norm"])] for row in rows]
 
 
-EXACT = {"videoexpert": ["--model.dtype=float32"]}
-"""In bfloat16 a difference of 1e-7 in its second gradient norm grows to 2e-3 in the fourth, by rounding."""
+EXACT = {"videoexpert": ["--model.dtype=float32"], "meco": ["--model.dtype=float32"]}
+"""In bfloat16 a difference of 1e-7 in their second gradient norm grows to 1e-3 or 2e-3 in the fourth, by rounding."""
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -244,7 +244,10 @@ def test_kill_and_resume(server, arguments, tmp_path, kind):
     """A killed run is repeated: what was recorded is not asked again, and the file is that of an undisturbed run."""
     server.delay_s = 0.6
     command = [sys.executable, "prepare.py", *arguments("details", "--concurrency", "2")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background
+    )  # fmt: skip
     cache = tmp_path / "details.requests.jsonl"
     deadline = time.monotonic() + 60
     while not cache.exists() or cache.read_bytes().count(b"\n") < 3:

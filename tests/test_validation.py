@@ -239,6 +239,7 @@ def test_an_agents_run_has_a_folder_of_its_own(arguments, tmp_path, monkeypatch)
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"output": "runs/x"}))
+    monkeypatch.chdir(tmp_path)
     args = [arg for arg in arguments(1, tmp_path) if not arg.startswith("--output")]
     assert TrainingCLI([f"--config={tmp_path / 'c.yaml'}", *args]).config["output"] == "runs/sweeps/s1/r1"
     assert TrainingCLI([*args, "--output=own"]).config["output"] == "own"

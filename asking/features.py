@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.kept import file_fingerprint
 from datamodules.records import ARRAYS, DAMAGE, FeatureHeader
 from datamodules.schema import Video
 
@@ -60,8 +61,7 @@ class FeatureCache:
         about = file.stat()
         key = (str(file), about.st_size, about.st_mtime_ns)
         if key not in self._digests:
-            with open(file, "rb") as content:
-                self._digests[key] = hashlib.file_digest(content, "sha256").hexdigest()
+            self._digests[key] = file_fingerprint(file)
         return self._digests[key]
 
 

@@ -110,10 +110,13 @@ def beside(name: Path, what: str, paths: Sequence[Path]) -> Path:
     return name.with_name(f"{name.name[:32]}-{what}-{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}")
 
 
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file's content, which is read piece by piece."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_fingerprint(*paths: Path) -> str:
+    """SHA-256 of the content of files, one behind the other; it is read piece by piece."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def remembered(what: str, paths: Sequence[Path], make: Callable[[], str], cache: Path | None = None) -> str:

@@ -1,6 +1,5 @@
 """Where every record of a folder of shards lies, in few bytes a video: made once of a large folder, and then mapped."""
 
-import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,10 +83,7 @@ def open_table(folder: Path, tars: Sequence[Path], sizes: Sequence[int], cache: 
     files = [folder / INDEX, *map(index_path, tars)]
     if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < kept.KEPT_FROM:
         return build(folder, tars, sizes)
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
-    name = (kept.CACHE if cache is None else cache) / digest.hexdigest()
+    name = (kept.CACHE if cache is None else cache) / kept.file_fingerprint(*files)
     with kept.alone(name):
         if (found := load(name)) is None:
             made = build(folder, tars, sizes)

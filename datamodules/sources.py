@@ -1,6 +1,5 @@
 """Features and annotations, met by video id: the data sets behind the loaders."""
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from datamodules.batch import Example, Prompt
 from datamodules.changed_frames import Frames
 from datamodules.chat import IGNORE
 from datamodules.dialogue import Dialogue
-from datamodules.kept import remembered
+from datamodules.kept import file_fingerprint, remembered
 from datamodules.packing import pack_alike
 from datamodules.pairs import ByVideo, Pairs
 from datamodules.rendered import Unsayable
@@ -70,16 +69,7 @@ class Source:
         """A short hash of the annotations, and of the index of the shards where they are a folder."""
         index = Path(self.shards) / INDEX
         files = [self.queries, *([index] if self.shards and index.is_file() else [])]
-        return remembered("sha256 of source", files, partial(_hash_of, files))[:16]
-
-
-def _hash_of(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-    return digest.hexdigest()
+        return remembered("sha256 of source", files, partial(file_fingerprint, *files))[:16]
 
 
 @dataclass(frozen=True)

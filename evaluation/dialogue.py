@@ -11,12 +11,12 @@ from jsonargparse.typing import PositiveInt
 
 from command_line.paths import check_there
 from command_line.tables import console
+from datamodules.kept import file_fingerprint
 from datamodules.prediction import said
 from datamodules.prediction_files import read_predictions
 from datamodules.query_files import read_queries
 from datamodules.schema import Query
 from datamodules.skips import OnError, SkippedFiles
-from evaluation.hashes import file_hash
 from evaluation.judge import WORDING, Exchange, exchanges, judge_job, judged
 from evaluation.results import metrics_table
 from metrics.dialogue import dialogue_scores
@@ -66,8 +66,8 @@ def dialogue(
     references = [[turn.answer for turn in query.turns] for query in asked]
     scores = dialogue_scores([said(answer) for _, answer in answered], references)
     about = {
-        "predictions": {"file": str(predictions), "sha256": file_hash(predictions)},
-        "queries": [{"file": str(path), "sha256": file_hash(path)} for path in paths],
+        "predictions": {"file": str(predictions), "sha256": file_fingerprint(predictions)},
+        "queries": [{"file": str(path), "sha256": file_fingerprint(path)} for path in paths],
         "policy": "a question without an answer scores 0 and stays in the denominator",
     }
     output.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from datamodules.kept import file_fingerprint
 from datamodules.leakage import overlap
 from datamodules.prediction import Prediction
 from datamodules.records import FeatureHeader
 from datamodules.schema import Query
 from datamodules.sources import Source
-from evaluation.hashes import file_hash
 from lightning_modules.run_config import query_files, training_queries
 from lightning_modules.trained import TrainedModel
 
@@ -37,7 +37,7 @@ def conditions(module: TrainedModel, header: FeatureHeader, source: Source, seed
     """What every answer depends on, known before the first is asked for."""
     packages = ("torch", "lightning", "transformers", "peft", "torchmetrics")
     return {
-        "queries": {"file": str(source.queries), "sha256": file_hash(source.queries)},
+        "queries": {"file": str(source.queries), "sha256": file_fingerprint(source.queries)},
         "features": {"shards": source.shards, **asdict(header)},
         "frames": source.frames,
         "prompt_style": f"{module.style}_eval",

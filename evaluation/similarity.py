@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from command_line.paths import check_there
 from datamodules.clip import Clip
+from datamodules.kept import file_fingerprint
 from datamodules.prediction import Prediction
 from datamodules.query_files import read_queries
 from datamodules.schema import Query, Video
 from datamodules.shards import ShardReader
 from datamodules.skips import OnError, Skips
-from evaluation.hashes import file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +82,7 @@ def similarity(
     protocol = {
         "setting": "no training: cosine of sentence and frames",
         "missing": len(asked) - len(found),
-        "queries": {"file": str(queries), "sha256": file_hash(queries)},
+        "queries": {"file": str(queries), "sha256": file_fingerprint(queries)},
         "features": {"shards": str(shards), **asdict(reader.header)},
         "text_encoder": tower.name,
         "rule": rule,

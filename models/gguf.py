@@ -1,6 +1,5 @@
 """GGUF files as base models: converted once into a checkpoint folder, which every later run reads."""
 
-import hashlib
 import shutil
 import tempfile
 import warnings
@@ -12,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from command_line.paths import cache_folder
 from command_line.tables import say
+from datamodules.kept import file_fingerprint
 
 SMOLLM = "smollm"
 """What a GGUF file calls the manner of SmolLM2 (``tokenizer.ggml.pre``): each digit is a token."""
@@ -48,7 +48,7 @@ def converted(file: Path) -> Path:
     """
     if not file.is_file():
         raise ValueError(f"no GGUF file at {file}")
-    folder = cache_folder() / f"{file.stem}-{_digest(file)[:16]}-{FORMAT}"
+    folder = cache_folder() / f"{file.stem}-{file_fingerprint(file)[:16]}-{FORMAT}"
     if (folder / "config.json").is_file():
         return folder
     say(f"converting {file} once into {folder}")
@@ -120,8 +120,3 @@ def split_as(tokenizer: Tokenizer, manner: str, file: Path) -> None:
             "compare the ids of a text with digits with those of the model's tokenizer, or give a checkpoint folder",
             stacklevel=2,
         )
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from datamodules.kept import file_fingerprint
 from preparation.captioning.endpoint import Client
 from preparation.features.decoding import Sampling, sample_frames
 
@@ -25,8 +26,7 @@ JPEG_QUALITY = 90
 @cache
 def digest(path: Path) -> str:
     """SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_fingerprint(path)
 
 
 def _sha256(identity: dict) -> str:

@@ -17,7 +17,7 @@ from datamodules.preferences import CHOSEN, REJECTED, Preferences
 from lightning_modules.instruction_tuning import InstructionTuning
 from localizers.base import Localizer
 from models.checkpoints import Weights
-from models.factorised_preferences import preference_loss
+from models.factorised_preferences import preference_loss, sums_of_blocks
 from models.outputs import Output
 from models.video_llm import VideoLLM
 
@@ -67,9 +67,10 @@ class PreferenceTuning(InstructionTuning):
         of_chosen = output.token_loss[blocks == CHOSEN]
         terms = {"lm": self.localizer.lm_weight * of_chosen.sum() / max(len(of_chosen), 1)}
         terms |= self.localizer.loss(self.model.head, output.states, chosen, self.ids)
-        words = summed(-output.token_loss, rows, blocks, len(batch.labels))
+        shape = len(batch.labels), REJECTED + 1
+        words = sums_of_blocks(-output.token_loss, rows, blocks, shape)
         likely = words + self.localizer.log_likelihood(self.model.head, output.states, batch, self.ids)
-        learned = summed(torch.ones_like(output.token_loss), rows, blocks, len(batch.labels)) > 0
+        learned = sums_of_blocks(torch.ones_like(output.token_loss), rows, blocks, shape) > 0
         pairs = learned[:, CHOSEN] & learned[:, REJECTED]  # none in rows that only fill up a batch
         losses = preference_loss(likely[:, CHOSEN], likely[:, REJECTED], self.beta)[pairs]
         margins = (likely[:, CHOSEN] - likely[:, REJECTED])[pairs].detach()
@@ -100,9 +101,3 @@ def answers_of(batch: Batch) -> tuple[Tensor, Tensor]:
     learned = batch.labels[:, 1:] != IGNORE
     blocks = torch.full_like(batch.labels, CHOSEN) if batch.blocks is None else batch.blocks
     return learned.nonzero()[:, 0], blocks[:, 1:][learned]
-
-
-def summed(values: Tensor, rows: Tensor, blocks: Tensor, count: int) -> Tensor:
-    """(B, K) sums of values (N,) that belong to rows and blocks, of ``count`` rows."""
-    sums = values.new_zeros(count * (REJECTED + 1)).index_add(0, rows * (REJECTED + 1) + blocks, values)
-    return sums.unflatten(0, (count, REJECTED + 1))

@@ -26,7 +26,7 @@ from localizers.answer import Answer
 from localizers.frame_matching import POINT_S, span
 from localizers.written_spans import Found, Moments, WrittenSpans
 from models.evidence_head import EvidenceHead, best_run
-from models.factorised_preferences import pointing_log_likelihood
+from models.factorised_preferences import pointing_log_likelihood, sums_of_blocks
 
 EVI, END = "<evi>", "</evi>"
 
@@ -155,9 +155,8 @@ class EvidenceTokens(WrittenSpans):
         rows, places, logits, _ = self._pointing(head, states, batch, ids)
         right, mask = self.soft_labels(batch.moments[rows, places + 1], logits.shape[1]), batch.feature_mask[rows]
         each = pointing_log_likelihood(logits, right, mask)
-        count = 1 + int(batch.blocks.max())
-        sums = each.new_zeros(len(batch.labels) * count).index_add(0, rows * count + batch.blocks[rows, places], each)
-        return sums.unflatten(0, (len(batch.labels), count))
+        shape = len(batch.labels), 1 + int(batch.blocks.max())
+        return sums_of_blocks(each, rows, batch.blocks[rows, places], shape)
 
     def soft_labels(self, spans: Tensor, frames: int) -> Tensor:
         """(N, T) how right each frame is for spans (N, 2) of frames."""

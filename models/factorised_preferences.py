@@ -3,7 +3,7 @@
 The two answers differ in one event: its time or its words are wrong, or it is missing or told twice. These are the loss
 and its parts; ``lightning_modules.preference_tuning`` learns by it.
 
-Shape suffixes: N evidence tokens, T frames.
+Shape suffixes: B dialogues, K blocks of a sequence, N tokens, T frames.
 """
 
 import torch
@@ -30,6 +30,11 @@ def pointing_log_likelihood(logits: Tensor, right: Tensor, mask: Tensor | None =
     inside = logits.sigmoid()
     each = torch.log(right * inside + (1 - right) * (1 - inside) + LEAST)
     return (each if mask is None else each.masked_fill(~mask, 0)).sum(-1)
+
+
+def sums_of_blocks(values: Tensor, rows: Tensor, blocks: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(B, K) sums, of ``shape``, of values (N,) that belong to rows and blocks (N,)."""
+    return values.new_zeros(shape).index_put((rows, blocks), values, accumulate=True)
 
 
 def preference_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:

@@ -12,11 +12,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.batch import Batch
 from datamodules.clip import Clip
-from lightning_modules.preference_tuning import PreferenceTuning, answers_of, summed
+from lightning_modules.preference_tuning import PreferenceTuning, answers_of
 from localizers import EvidenceTokens
 from localizers.evidence_tokens import EVI
 from models.evidence_head import best_run
-from models.factorised_preferences import preference_loss
+from models.factorised_preferences import preference_loss, sums_of_blocks
 from models.feedback import Feedback, Writing
 from models.outputs import Output
 
@@ -224,7 +224,7 @@ def test_evidence_preferences(official):
         batch, states, losses = pair(case, tensors, evidence)
         rows, blocks = answers_of(batch)
         pointed = localizer.log_likelihood(Given(), states, batch, {EVI: evidence})
-        likely = pointed + summed(-losses, rows, blocks, 1)
+        likely = pointed + sums_of_blocks(-losses, rows, blocks, tuple(pointed.shape))
         assert likely[0, 1].item() == pytest.approx(case["chosen_logp"], rel=1e-5), case["id"]
         assert likely[0, 2].item() == pytest.approx(case["reject_logp"], rel=1e-5), case["id"]
         words = losses[(blocks == 1) & (batch.labels[:, 1:][batch.labels[:, 1:] != -100] != evidence)]

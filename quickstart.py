@@ -18,7 +18,7 @@ import torch
 from rich.table import Table
 
 import train
-from command_line.tables import PlainConsole
+from command_line.tables import PlainConsole, say
 from datamodules.changed_frames import Frames
 from datamodules.query_files import read_queries, write_queries
 from evaluation.benchmark import benchmark
@@ -66,7 +66,7 @@ def main(output: Path = Path("runs/demo"), size: Size = Size()) -> None:  # noqa
 
     train_and_ask(output, ("stage1",), size.steps)
     log = output / "beside.log"
-    print(f"MeCo and VideoExpert are trained at the same time; {log} has what they print")
+    say(f"MeCo and VideoExpert are trained at the same time; {log} has what they print")
     other = get_context("spawn").Process(target=beside, args=(log, output, BESIDE, size.steps), daemon=True)
     other.start()
     train_and_ask(output, HERE, size.steps)

@@ -101,8 +101,6 @@ def lay_out(llm: PreTrainedModel, pattern: Pattern, dtype: torch.dtype) -> Layou
     Raises:
         ValueError: the attention of a layer cannot follow the pattern.
     """
-    if not pattern.plain:
-        check_patterns(llm, "dialogues that share a video, or frames that attend to later ones,")
     shape = tuple(pattern.real.shape)
     if end_to_end(llm) and flexible(llm, pattern):
         return _joined(llm, pattern)
@@ -111,9 +109,19 @@ def lay_out(llm: PreTrainedModel, pattern: Pattern, dtype: torch.dtype) -> Layou
         return Layout(None, shape)
     if end_to_end(llm) and min(lengths) < shape[1]:
         return _grouped(llm, pattern, lengths, dtype)
+    return Layout(rows_mask(llm, pattern, dtype), shape)
+
+
+def rows_mask(llm: PreTrainedModel, pattern: Pattern, dtype: torch.dtype) -> Mask | dict[str, Mask]:
+    """Of rows as they are: the plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L).
+
+    Raises:
+        ValueError: the attention of a layer cannot follow the pattern.
+    """
     if pattern.plain:
-        return Layout(pattern.real.long(), shape)
-    return Layout(by_kind(llm, lambda window: pattern.dense(dtype, window)), shape)
+        return pattern.real.long()
+    check_patterns(llm, "dialogues that share a video, or frames that attend to later ones,")
+    return by_kind(llm, lambda window: pattern.dense(dtype, window))
 
 
 def end_to_end(llm: PreTrainedModel) -> bool:

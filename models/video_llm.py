@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 from datamodules.batch import Batch, PromptBatch, frame_states
 from datamodules.chat import IGNORE
 from datamodules.packing import Pattern
-from models.attention import Layout, by_kind, lay_out
+from models.attention import Layout, lay_out, rows_mask
 from models.certainty import Certainty
 from models.decoders import (
     answered_together,
@@ -179,7 +179,7 @@ class VideoLLM(nn.Module):
         self, inputs: Tensor, attention_mask: Tensor, frame_mask: Tensor, blocks: Tensor | None
     ) -> tuple[Layout, dict]:
         """Where inputs (B, L, D) stand while the decoder runs, and what it takes."""
-        pattern = Pattern.of(attention_mask, blocks, frame_mask if self.bidirectional else None)
+        pattern = self._pattern(attention_mask, frame_mask, blocks)
         layout = lay_out(self.causal_lm, pattern, inputs.dtype)
         places = torch.arange(inputs.shape[1], device=inputs.device).expand_as(attention_mask)
         places = layout.join(places if pattern.positions is None else pattern.positions)
@@ -189,12 +189,11 @@ class VideoLLM(nn.Module):
     def mask(
         self, attention_mask: Tensor, dtype: torch.dtype, frame_mask: Tensor, blocks: Tensor | None
     ) -> Tensor | dict[str, Tensor]:
-        """Of rows as they are: the plain mask (B, L) where attention is causal, else the whole pattern (B, 1, L, L)."""
-        pattern = Pattern.of(attention_mask, blocks, frame_mask if self.bidirectional else None)
-        if pattern.plain:
-            return attention_mask
-        check_patterns(self.causal_lm, "dialogues that share a video, or frames that attend to later ones,")
-        return by_kind(self.causal_lm, lambda window: pattern.dense(dtype, window))
+        """Of rows as they are, see ``attention.rows_mask``."""
+        return rows_mask(self.causal_lm, self._pattern(attention_mask, frame_mask, blocks), dtype)
+
+    def _pattern(self, attention_mask: Tensor, frame_mask: Tensor, blocks: Tensor | None) -> Pattern:
+        return Pattern.of(attention_mask, blocks, frame_mask if self.bidirectional else None)
 
     def watch(self) -> AbstractContextManager[dict[str, list[Tensor]]]:
         """Collects the hidden states (B, L, D) of each forward pass inside."""
